@@ -1,0 +1,222 @@
+"""The report: frozen records whose field names are the JSON keys of the contract.
+
+Sizes in bytes, times in the unit of the key, ratios as plain numbers. A field that is None does not apply and is
+left out of the JSON. The screen, Markdown and JSON are views of one `Report`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    path: str
+    sha256: str
+    bytes: int  # external data included
+    parameters: int
+    macs: int | None
+    nodes: int
+    opset: int
+    ir_version: int
+
+
+@dataclass(frozen=True)
+class Size:
+    baseline_bytes: int
+    candidate_bytes: int
+    ratio: float  # baseline / candidate
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    cv: float  # standard deviation / mean
+    n: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    baseline: LatencyStats
+    candidate: LatencyStats
+    speedup: float  # baseline / candidate, medians
+    speedup_ci: tuple[float, float]
+    noise: float  # |A/A ratio - 1| of the baseline against itself
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class ModelLatency:
+    path: str
+    latency: LatencyStats
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    metric: str
+    samples: int
+    baseline: float
+    candidate: float
+    drop: float
+    drop_ci: tuple[float, float]
+    flips: int | None  # predictions that changed
+
+
+@dataclass(frozen=True)
+class OutputFidelity:
+    cosine_min: float | None
+    cosine_mean: float | None
+    sqnr_db: float | None  # None: identical
+    max_abs_diff: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    samples: int
+    top1_agreement: float | None  # percent
+    cosine_min: float | None
+    cosine_mean: float | None
+    sqnr_db: float | None
+    max_abs_diff: float
+    outputs: dict[str, OutputFidelity]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    source: str  # "data" or "synthetic"
+    samples: int
+    held_back: int
+    method: str
+    ranges: dict[str, tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True)
+class NodeNote:
+    node: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    nodes_quantizable: int
+    nodes_quantized: int
+    nodes_fused: int
+    weights_at_rest: int
+    left_float: list[NodeNote]
+    unfused: list[NodeNote]
+    weights_made_safe: int
+    bias_corrected: int
+
+
+@dataclass(frozen=True)
+class Group:
+    id: str
+    members: list[str]
+    before: int
+    after: int
+    score_kind: str
+
+
+@dataclass(frozen=True)
+class PinnedGroup:
+    id: str
+    members: list[str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    checked: bool  # ran, and agreed
+    max_abs_diff: float | None  # relative to (max - min) of the worst output of the masked model
+    tolerance: float
+    skipped_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Recovery:
+    kind: str
+    consumers: int
+    rejected: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pruning:
+    channels_before: int
+    channels_after: int
+    macs_ratio: float | None  # after / before
+    params_ratio: float  # after / before
+    groups: list[Group]
+    pinned: list[PinnedGroup]
+    proof: Proof | None = None
+    recovery: Recovery | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    name: str
+    limit: float
+    value: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    cpu: str
+    features: list[str]
+    threads: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one command did. `passed` is false when a gate was missed."""
+
+    command: str
+    arguments: dict[str, Any]
+    passed: bool
+    warnings: list[str]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    machine: Machine
+    peak_memory_bytes: int | None = None
+    input: ModelSummary | None = None
+    output: ModelSummary | None = None
+    size: Size | None = None
+    latency: Latency | None = None
+    accuracy: Accuracy | None = None
+    fidelity: Fidelity | None = None
+    calibration: Calibration | None = None
+    quantization: Quantization | None = None
+    pruning: Pruning | None = None
+    models: list[ModelLatency] | None = None
+    gates: list[Gate] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the contract: `schema_version` first, absent keys left out, numbers finite."""
+        return {"schema_version": SCHEMA_VERSION, **_plain(self)}
+
+
+def _plain(value: Any) -> Any:
+    """Records to dictionaries, None dropped; a number that JSON cannot hold (inf, nan) counts as absent."""
+    if is_dataclass(value):
+        pairs = ((f.name, _plain(getattr(value, f.name))) for f in fields(value))
+        return {name: item for name, item in pairs if item is not None}
+    if isinstance(value, Mapping):
+        pairs = ((str(key), _plain(item)) for key, item in value.items())
+        return {name: item for name, item in pairs if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,130 @@
+"""The words in which passes talk to each other: inputs, notes, quantization specs and roles.
+
+Data only: nothing here reads a model. `ops/` says what an operator *is* (its `Role`), `targets/` says what a CPU
+makes of it, `quantize/` turns both into a `Spec` per value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.generic]
+FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Feed: TypeAlias = dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One graph input or output: its name, element type, and dimensions.
+
+    `dtype` is None for what numpy cannot feed (sequences, optionals); a dimension is a number, a symbolic
+    name, or None when nothing is known of it; `shape` is None when not even the rank is known.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic] | None
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Note:
+    """One "no", with its reason: a node left in float, a channel group pinned, something repaired."""
+
+    kind: str
+    subject: str
+    op_type: str
+    reason: str
+
+
+# ---- what an operator is, for quantization: its role ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Which input is the weight, and which of its axes runs over the output channels (None: per tensor)."""
+
+    index: int
+    channel_axis: int | None
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Arithmetic on its operands that some integer kernel may do: Conv, MatMul, Add, Concat, pools.
+
+    `activations` are the inputs that carry activations; `weight` and `bias` name constant operands.
+    """
+
+    activations: tuple[int, ...]
+    weight: Weight | None = None
+    bias: int | None = None
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Moves or selects elements and changes none: every output shares the parameters of `inputs`."""
+
+    inputs: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Elementwise function of one input that a producing integer kernel may absorb by its clipping range.
+
+    `low` and `high` bound the output (None: unbounded), as Relu (0, None), ReLU6 (0, 6).
+    """
+
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Float:
+    """Stays in float, and why."""
+
+    reason: str
+
+
+Role: TypeAlias = Compute | Movement | Activation | Float
+
+
+# ---- what will be done to a value: its spec ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Range from calibration."""
+
+    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.uint8))
+    symmetric: bool = False
+    low: float | None = None  # the range may be capped: a Clip's bounds
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The same scale and zero point as another value, by name."""
+
+    with_value: str
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Known without looking at data, as Sigmoid's 1/256."""
+
+    scale: float
+    zero_point: int
+    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.uint8))
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A bias: int32, scale = product of the scales of the two values named."""
+
+    from_values: tuple[str, str]
+
+
+Spec: TypeAlias = Observed | Shared | Fixed | Derived
