@@ -1,0 +1,109 @@
+"""What a user can ask for, as frozen records: one field per option of the command line, same names, same defaults.
+
+The command line and the configuration file both end in these records; every public function takes them. Nothing here
+imports more than the standard library, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias
+
+TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portable"]
+Method: TypeAlias = Literal["auto", "minmax", "percentile", "mse"]
+Allocation: TypeAlias = Literal["uniform", "global"]
+Criterion: TypeAlias = Literal["l1", "l2"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which nodes to touch. A rule on the node's name beats one on its type; without rules every node is chosen."""
+
+    include: tuple[str, ...] = ()  # globs on node names
+    exclude: tuple[str, ...] = ()
+    op_types: tuple[str, ...] = ()
+
+    def reason_against(self, name: str, op_type: str) -> str | None:
+        """Why the node is left alone, or None when it is chosen. `--exclude` wins over `--include`."""
+        for pattern in self.exclude:
+            if fnmatchcase(name, pattern):
+                return f"excluded by --exclude {pattern}"
+        if any(fnmatchcase(name, pattern) for pattern in self.include):
+            return None
+        if self.op_types:
+            return None if op_type in self.op_types else "not among the types of --op-type"
+        return "not matched by --include" if self.include else None
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where inputs come from and how they are prepared."""
+
+    data: str | None = None
+    eval: str | None = None
+    preprocess: str | None = None
+    samples: int = 256
+    batch_size: int = 1
+    seed: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # --shape NAME:1,3,224,224
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How results are judged."""
+
+    metric: str = "top1"
+    output_name: str | None = None
+    threads: int = 1
+    validate: bool = True
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits that a result must keep; None: not asked for. Missing one is exit code 1."""
+
+    max_drop: float | None = None  # in the metric's unit: points for classifiers
+    min_agreement: float | None = None  # percent
+    min_speedup: float | None = None
+    max_size: int | None = None  # bytes
+    min_size_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """Where the result goes."""
+
+    output: str | None = None
+    force: bool = False
+    dry_run: bool = False
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How a model is quantized."""
+
+    method: Method = "auto"
+    per_tensor: bool = False
+    target: TargetName = "auto"
+    selection: Selection = field(default_factory=Selection)
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How a model is pruned: exactly one of `ratio` and `threshold`.
+
+    `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
+    by their group's mean score is below it. `round_to` None: the target's step (`auto`).
+    """
+
+    ratio: float | None = None
+    threshold: float | None = None
+    allocation: Allocation = "uniform"
+    criterion: Criterion = "l1"
+    round_to: int | None = None
+    min_channels: int = 1
+    target: TargetName = "auto"
+    selection: Selection = field(default_factory=Selection)
