@@ -1,0 +1,309 @@
+"""Model files: the only reader and writer of them.
+
+Reading looks at the bytes before it believes them, and checks what onnxruntime would only find late. Writing is
+atomic: a temporary sibling, proven by the caller, then a rename; the old file survives anything that goes wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnxqp import integrity
+from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
+from onnxqp.report.records import ModelSummary
+
+# Above this many bytes of weights the file would come near protobuf's limit of 2 GB: they get a file of their own.
+EMBED_LIMIT = 1_500_000_000
+# Weights that came in a file of their own go back into one, unless they are small.
+EXTERNAL_LIMIT = 64_000_000
+
+_MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the model", "run `git lfs pull` to fetch the file"),
+    (0, b"<!DOCTYPE", "an HTML page, not a model", "the download failed: open the address in a browser"),
+    (0, b"<!doctype", "an HTML page, not a model", "the download failed: open the address in a browser"),
+    (0, b"<html", "an HTML page, not a model", "the download failed: open the address in a browser"),
+    (0, b"PK\x03\x04", "a zip archive, probably a PyTorch checkpoint", "export it with torch.onnx.export first"),
+    (0, b"\x80\x02", "a Python pickle, probably a PyTorch checkpoint", "export it with torch.onnx.export first"),
+    (0, b"\x80\x04", "a Python pickle", "onnxqp never opens pickles: export the model to ONNX"),
+    (4, b"ORTM", "an onnxruntime .ort file", "give the .onnx file that it was made from"),
+    (4, b"TFL3", "a TensorFlow Lite file", "convert it to ONNX first, for example with tf2onnx"),
+    (0, b"\x89HDF", "an HDF5 file, probably a Keras model", "export it to ONNX first, for example with tf2onnx"),
+    (0, b"\xff\xd8\xff", "a JPEG image", "give the .onnx file"),
+    (0, b"\x89PNG", "a PNG image", "give the .onnx file"),
+    (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
+)
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> ir.Model:
+    """Read and check a model file. Weights in files of their own stay there, memory-mapped.
+
+    Raises ModelError for anything unreadable or invalid, UnsupportedError for what the runtime cannot read.
+    """
+    path = Path(path)
+    content = _content(path)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError as err:
+        raise ModelError(
+            f"not a readable ONNX file ({len(content)} bytes)",
+            where=str(path),
+            hint="it looks cut short or is no model at all: fetch or export it again",
+        ) from err
+    integrity.check(proto, path)
+    model = from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    model.meta["path"] = path
+    return model
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """An onnx_ir model from a proto in memory, checked as a file would be."""
+    try:
+        return ir.from_proto(proto)
+    except Exception as err:  # onnx_ir raises many kinds, all about what the proto holds
+        raise ModelError(
+            f"the model's structure is broken: {str(err).splitlines()[0][:200]}",
+            hint="export the model again, or run onnx.checker on it",
+        ) from err
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        inside = sorted(path.glob("*.onnx"))
+        hint = f"did you mean {inside[0]}?" if len(inside) == 1 else "give the .onnx file"
+        raise ModelError("is a folder, not a model file", where=str(path), hint=hint)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as err:
+        raise ModelError("no such file", where=str(path), hint="check the path of the model") from err
+    except OSError as err:
+        raise ModelError(
+            f"cannot be read: {err.strerror or err}", where=str(path), hint="check the file's permissions"
+        ) from err
+    if not content:
+        raise ModelError("the file is empty", where=str(path), hint="fetch or export it again")
+    for offset, magic, what, hint in _MAGIC:
+        if content[offset : offset + len(magic)] == magic:
+            raise ModelError(f"this is {what}", where=str(path), hint=hint)
+    return content
+
+
+# ---- copies and bytes ---------------------------------------------------------------------------------------
+
+
+def clone(model: ir.Model) -> ir.Model:
+    """A model with a graph of its own whose weights are shared with the old one: cheap."""
+    copy = model.clone()
+    copy.meta.update(model.meta)
+    copy.graph.meta.pop("onnxqp.names", None)
+    return copy
+
+
+def tensor_bytes(value: ir.Value) -> int:
+    return 0 if value.const_value is None else value.const_value.nbytes
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """The whole model as one proto, weights inside."""
+    total = sum(tensor_bytes(value) for value in model.graph.initializers.values())
+    if total >= EMBED_LIMIT:
+        raise UnsupportedError(
+            f"{total} bytes of weights do not fit into one protobuf message",
+            hint="keep the weights in external data",
+        )
+    inner = clone(model)
+    for graph in inner.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
+    return ir.to_proto(inner)
+
+
+def to_bytes(model: ir.Model) -> bytes:
+    """The whole model as the bytes of a file, deterministic, weights inside."""
+    return bytes(to_proto(model).SerializeToString(deterministic=True))
+
+
+# ---- writing ------------------------------------------------------------------------------------------------
+
+
+def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Refuse an output that is one of the inputs (also through links), that exists, or whose folder is missing."""
+    for other in inputs:
+        if path.exists() and other.exists() and path.samefile(other):
+            raise UsageError(f"the output is the same file as {other}", where=str(path), hint="choose another --output")
+    if path.is_dir():
+        raise OutputError("the output is a folder", where=str(path), hint="give a file name with --output")
+    if path.exists() and not force:
+        raise OutputError(
+            "the output exists", where=str(path), hint="pass --force to replace it, or choose another --output"
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError("the output's folder does not exist", where=str(folder), hint="create it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError("the output's folder cannot be written", where=str(folder), hint="choose another --output")
+
+
+def save(
+    model: ir.Model,
+    path: str | Path,
+    *,
+    force: bool = False,
+    inputs: Sequence[Path] = (),
+    verify: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a model, atomically.
+
+    It is written into a temporary folder beside `path`, `verify` is called with it (and may raise), then it is
+    renamed. Weights go inside the file, or beside it when they are too many for that; such a data file has the
+    hash of its content in its name, so that the old pair stays whole until the new model is in place.
+    """
+    path = Path(path)
+    check_output(path, force=force, inputs=inputs)
+    try:
+        with _sibling_folder(path) as folder:
+            temporary = folder / path.name
+            data = _write(model, temporary)
+            if verify is not None:
+                verify(temporary)
+            for file in (temporary, *([data] if data else [])):
+                _sync(file)
+            old = _external_files(path)
+            if data is not None:
+                data.replace(path.parent / data.name)
+            temporary.replace(path)
+            _sync(path.parent)
+            for file in old - ({path.parent / data.name} if data else set()):
+                file.unlink(missing_ok=True)
+    except OSError as err:
+        raise OutputError(
+            f"cannot be written: {err.strerror or err}",
+            where=str(path),
+            hint="check free space and permissions; an earlier file is untouched",
+        ) from err
+
+
+@contextlib.contextmanager
+def _sibling_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`; those that a killed run left behind are removed on the way."""
+    for stale in path.parent.glob(".onnxqp-*"):
+        pid = stale.name.split("-")[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".onnxqp-{os.getpid()}-", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _write(model: ir.Model, path: Path) -> Path | None:
+    """Write beside each other the model and, where needed, its data; returns the data's path."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    total = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    if total < EMBED_LIMIT and not (external and total > EXTERNAL_LIMIT):
+        path.write_bytes(to_bytes(model))
+        return None
+    draft = f"{path.name}.data"
+    ir.save(model, path, external_data=draft, max_workers=1)
+    digest = file_hash(path.parent / draft)[:12]
+    data = path.parent / f"{path.name}.{digest}.data"
+    (path.parent / draft).rename(data)
+    proto = onnx.load_model(str(path), load_external_data=False)
+    for tensor in proto.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return data
+
+
+def _external_files(path: Path) -> set[Path]:
+    """Our own data files of an older output of the same name."""
+    return set(path.parent.glob(f"{path.name}.????????????.data")) if path.exists() else set()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# ---- what a model is ----------------------------------------------------------------------------------------
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_bytes(path: Path, model: ir.Model) -> int:
+    """Bytes on disk, external data files included."""
+    files = {
+        Path(value.const_value.path)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    return path.stat().st_size + sum(file.stat().st_size for file in files)
+
+
+def parameters(model: ir.Model) -> int:
+    """Elements of floating-point or integer weights: initializers and constants of more than one element."""
+    total = 0
+    for graph in model.graphs():
+        total += sum(_weight_elements(value.const_value) for value in graph.initializers.values())
+        for node in graph:
+            attribute = node.attributes.get("value") if node.op_type == "Constant" else None
+            if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
+                total += _weight_elements(attribute.as_tensor())
+    return total
+
+
+def _weight_elements(tensor: ir.TensorProtocol | None) -> int:
+    if tensor is None or tensor.dtype in (ir.DataType.STRING, ir.DataType.BOOL, ir.DataType.INT64):
+        return 0
+    return tensor.size if tensor.size > 1 else 0
+
+
+def summarize(model: ir.Model, path: Path, *, name: str | None = None, macs: int | None = None) -> ModelSummary:
+    """The record of a model file; `name` is the path as the user gave it."""
+    return ModelSummary(
+        path=name or str(path),
+        sha256=file_hash(path),
+        bytes=file_bytes(path, model),
+        parameters=parameters(model),
+        macs=macs,
+        nodes=sum(len(graph) for graph in model.graphs()),
+        opset=model.opset_imports.get("", 0),
+        ir_version=model.ir_version,
+    )

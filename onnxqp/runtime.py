@@ -1,0 +1,262 @@
+"""Sessions of onnxruntime's CPU execution provider. The only importer of onnxruntime."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnxqp.errors import DataError, ModelError, OnnxqpError, ResourceError, UnsupportedError
+from onnxqp.model import EMBED_LIMIT, tensor_bytes
+from onnxqp.specs import Feed, InputSpec
+
+Source: TypeAlias = Path | bytes | ir.Model
+
+_EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_DTYPES: dict[str, Any] = {
+    "float": np.float32,
+    "float16": np.float16,
+    "double": np.float64,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "bool": np.bool_,
+    "string": np.object_,
+}
+
+
+class Session:
+    """One model, opened. Inputs and outputs are numpy arrays by name.
+
+    `optimize=False` runs the graph as written. `options` are onnxruntime session configuration entries, such as
+    {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        options: Mapping[str, str] | None = None,
+        taps: Sequence[str] = (),
+        dump: Path | None = None,
+    ) -> None:
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4
+        level = ort.GraphOptimizationLevel
+        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        for key, text in (options or {}).items():
+            settings.add_session_config_entry(key, text)
+        if dump is not None:
+            settings.optimized_model_filepath = str(dump)
+        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        where = str(source) if isinstance(source, Path) else None
+        payload = self._payload(source, taps, settings)
+        try:
+            self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
+        except Exception as err:  # onnxruntime's exception types differ between versions
+            raise _session_error(str(err), where) from err
+        self.inputs = tuple(_spec(i) for i in self._session.get_inputs())
+        self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
+
+    def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """The outputs by name (all, taps included, or only `names`)."""
+        wanted = list(names) if names is not None else [o.name for o in self.outputs]
+        try:
+            results = self._session.run(wanted, feed)
+        except Exception as err:
+            raise _run_error(str(err)) from err
+        return dict(zip(wanted, results, strict=True))
+
+    def _payload(self, source: Source, taps: Sequence[str], settings: ort.SessionOptions) -> str | bytes:
+        if isinstance(source, bytes) and not taps:
+            return source
+        if isinstance(source, Path) and not taps:
+            return str(source)
+        if isinstance(source, ir.Model):
+            proto, folder = self._serialize(source)
+        elif isinstance(source, Path):
+            proto, folder = onnx.load_model(str(source), load_external_data=False), source.parent
+        else:
+            proto, folder = onnx.load_model_from_string(source), None
+        present = {output.name for output in proto.graph.output}
+        for name in taps:
+            if name not in present:
+                proto.graph.output.add(name=name)
+        if folder is not None:
+            settings.add_session_config_entry(_EXTERNAL_FOLDER, str(folder.resolve()))
+        return bytes(proto.SerializeToString())
+
+    def _serialize(self, model: ir.Model) -> tuple[onnx.ModelProto, Path | None]:
+        """The proto of a model in memory; weights in a file stay there, and too many in memory go to one."""
+        folders = {
+            Path(value.const_value.base_dir)
+            for value in model.graph.initializers.values()
+            if isinstance(value.const_value, ir.ExternalTensor)
+        }
+        embedded = sum(
+            tensor_bytes(value)
+            for value in model.graph.initializers.values()
+            if not isinstance(value.const_value, ir.ExternalTensor)
+        )
+        if len(folders) <= 1 and embedded < EMBED_LIMIT:
+            return ir.to_proto(model), next(iter(folders), None)
+        self._spill = tempfile.TemporaryDirectory(prefix="onnxqp-")
+        folder = Path(self._spill.name)
+        ir.save(model, folder / "model.onnx", external_data="model.data")
+        return onnx.load_model(str(folder / "model.onnx"), load_external_data=False), folder
+
+
+def _spec(argument: Any) -> InputSpec:
+    match = re.fullmatch(r"tensor\((\w+)\)", argument.type)
+    dtype = np.dtype(_DTYPES[match.group(1)]) if match and match.group(1) in _DTYPES else None
+    shape = argument.shape
+    known = None if shape is None else tuple(d if isinstance(d, int | str) else None for d in shape)
+    return InputSpec(argument.name, dtype, known)
+
+
+def _first_line(message: str) -> str:
+    """What onnxruntime says, without its prefixes, source lines and absolute paths."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message.strip())
+    text = re.sub(r"^Load model from \S+ failed:\s*", "", text)
+    text = re.sub(r"/\S*/onnxruntime/\S+:\d+ ", "", text)
+    return text.splitlines()[0][:300] if text else "onnxruntime gave no reason"
+
+
+def _session_error(message: str, where: str | None) -> OnnxqpError:
+    line = _first_line(message)
+    limit = ceilings_hint()
+    if "Unsupported model IR version" in message or "under development" in message or "ValidateOpset" in message:
+        return UnsupportedError(f"the installed onnxruntime does not read this model: {line}", where=where, hint=limit)
+    if any(text in message for text in ("not a registered", "NOT_IMPLEMENTED", "NotImplemented", "Could not find")):
+        return UnsupportedError(
+            f"onnxruntime's CPU provider cannot run this model: {line}",
+            where=where,
+            hint="custom operators and data types without a CPU kernel must be replaced before export",
+        )
+    if "bad_alloc" in message or "Failed to allocate" in message:
+        return ResourceError(f"not enough memory to open the model: {line}", where=where, hint="use a smaller model")
+    return ModelError(
+        f"onnxruntime refuses the model: {line}",
+        where=where,
+        hint="check that the exporting tool runs its own file; `onnxqp inspect` names the parts",
+    )
+
+
+def _run_error(message: str) -> OnnxqpError:
+    line = _first_line(message)
+    if "bad_alloc" in message or "Failed to allocate" in message:
+        return ResourceError(f"not enough memory to run the model: {line}", hint="lower --batch-size or fix --shape")
+    if "INVALID_ARGUMENT" in message:
+        return DataError(
+            f"the inputs do not fit the model: {line}", hint="`onnxqp inspect` prints the names, types and shapes"
+        )
+    return DataError(
+        f"the model cannot be run on these inputs: {line}", hint="pass real inputs with --data, or sizes with --shape"
+    )
+
+
+def optimized_graph(source: Source, *, threads: int = 1, options: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """The graph that onnxruntime really runs, after all its optimisations, fusions and layout changes."""
+    with tempfile.TemporaryDirectory(prefix="onnxqp-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        Session(source, threads=threads, options=options, dump=path)
+        return onnx.load_model(str(path), load_external_data=False)
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The highest IR version and default-domain opset that the installed onnxruntime reads."""
+
+    ir_version: int
+    opset: int
+
+
+def _reads(ir_version: int, opset: int) -> bool:
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    info = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "probe", info[:1], info[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    model.ir_version = ir_version
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    try:
+        ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    except Exception:  # whatever it says, it does not read it
+        return False
+    return True
+
+
+@functools.cache
+def ceilings() -> Ceilings:
+    """Probed with hand-made models, once: no API tells (onnxruntime issue 14932)."""
+    ir_version, opset = 8, 17
+    while ir_version < 40 and _reads(ir_version + 1, opset):
+        ir_version += 1
+    while opset < 60 and _reads(ir_version, opset + 1):
+        opset += 1
+    return Ceilings(ir_version, opset)
+
+
+def ceilings_hint() -> str:
+    limit = ceilings()
+    return (
+        f"onnxruntime {ort.__version__} reads IR up to {limit.ir_version} and opset up to {limit.opset}: "
+        "export with a lower opset, or install a newer onnxruntime"
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result."""
+    found = {"onnxqp": importlib.metadata.version("onnxqp")}
+    for key, package in (("onnx", "onnx"), ("onnx_ir", "onnx-ir"), ("onnxruntime", "onnxruntime")):
+        found[key] = importlib.metadata.version(package)
+    return {**found, "python": platform.python_version()}
+
+
+@dataclass(frozen=True)
+class Cpu:
+    name: str
+    features: frozenset[str]  # as the kernel names them: avx2, avx512_vnni, avx_vnni, asimddp, i8mm
+    cores: int
+    machine: str  # x86_64, aarch64
+
+
+_INTERESTING = re.compile(r"^(sse4_1|avx2|fma|avx512[a-z]*|avx512_\w+|avx_vnni\w*|amx_\w+|asimd\w*|i8mm|sve\w*)$")
+
+
+@functools.cache
+def cpu() -> Cpu:
+    """This machine's processor, from the kernel where it tells."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, text = line.partition(":")
+            if key.strip() == "model name":
+                name = text.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags.update(text.split())
+    features = frozenset(flag for flag in flags if _INTERESTING.match(flag))
+    return Cpu(name, features, os.cpu_count() or 1, platform.machine())
