@@ -1,0 +1,53 @@
+"""Clean up a graph before anything else looks at it.
+
+After `normalize` every pass may rely on: no functions, no Constant nodes, weights in initializers that no caller can
+override, constants folded (also what shapes alone decide), per-channel scales and shifts folded into the layer before,
+unique names, topological order, no dead nodes, and every shape and type known that inference can find.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxqp.normalize.affine import fold_affine
+from onnxqp.normalize.cleanup import (
+    inputs_are_no_weights,
+    lift_constants,
+    name_everything,
+    remove_dead,
+    remove_pass_through,
+)
+from onnxqp.normalize.fold import fold_constants
+from onnxqp.normalize.opset import raise_opset
+from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
+from onnxqp.specs import Note
+
+_ROUNDS = 4  # shapes found in one round let the next fold more; exported graphs settle in two or three
+
+
+def normalize(model: ir.Model) -> list[Note]:
+    """Normalise `model` in place; returns what a user should know of it."""
+    notes: list[Note] = []
+    if model.functions:
+        common.InlinePass()(model)
+    notes += inputs_are_no_weights(model)
+    model.graph.sort()
+    name_everything(model)
+    notes += raise_opset(model)
+    lift_constants(model)
+    remove_pass_through(model)
+    for _ in range(_ROUNDS):
+        infer_shapes(model)
+        changed = fold_shape_values(model)
+        changed |= fold_constants(model)
+        remove_dead(model)
+        if not changed:
+            break
+    if fold_affine(model):
+        remove_dead(model)
+    remove_pass_through(model)
+    infer_shapes(model)
+    model.graph.sort()
+    name_everything(model)
+    return notes

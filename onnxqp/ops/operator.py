@@ -1,14 +1,18 @@
 """One record per operator: all that onnxqp knows of it stands in one subclass of `Operator`.
 
-How its axes couple (pruning), what must be rewritten when an axis shrinks, what it is to a quantizer, what it costs.
-Everything else in the package is generic and never tests `op_type`. Adding an operator is adding one small class in a
-file of its family and naming its types in `op_types`; `onnxqp ops` prints the class docstring.
+How its axes couple (pruning), what must be rewritten when an axis shrinks, what it is to a quantizer, what can be
+folded into it, what it costs. Everything else in the package is generic and never tests `op_type`. Adding an operator
+is adding one small class in a file of its family and naming its types in `op_types`; `onnxqp ops` prints the docstring.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.specs import Float, Role
@@ -16,11 +20,29 @@ from onnxqp.specs import Float, Role
 if TYPE_CHECKING:
     from onnxqp.axes import AxisLabels, Cut
 
+# What is known of a small integer tensor: its elements, None where only the data will tell.
+Elements: TypeAlias = Sequence[int | None]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """y = scale * x + shift along one axis of the output, x being input `data` of the node.
+
+    Both float64, of shape [channels], or [1] for all channels alike.
+    """
+
+    data: int
+    axis: int
+    scale: npt.NDArray[np.float64]
+    shift: npt.NDArray[np.float64]
+
 
 class Operator:
     """An operator that nobody described: its axes are pinned and it stays in float."""
 
     op_types: ClassVar[tuple[str, ...]] = ()  # "Conv", or "com.microsoft.FusedConv" outside the default domain
+
+    # ---- pruning
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         """Tie the axis labels of inputs, outputs and weights that must shrink together."""
@@ -29,9 +51,35 @@ class Operator:
     def resize(self, node: ir.Node, cut: Cut) -> None:
         """Rewrite attributes and shape constants of `node` after its tensors were cut."""
 
+    # ---- quantization
+
     def quantization(self, node: ir.Node) -> Role:
         """What this node is to a quantizer."""
         return Float(f"no integer rule for operator {node.op_type}")
+
+    # ---- normalisation
+
+    def passes_through(self, node: ir.Node) -> bool:
+        """Whether output 0 always equals input 0, as with Identity."""
+        return False
+
+    def folds(self, node: ir.Node) -> bool:
+        """Whether the node may be computed once, now, when all its inputs are constant."""
+        return True
+
+    def affine(self, node: ir.Node) -> Affine | None:
+        """The node as a per-channel scale and shift of one input, when its other operands are constant."""
+        return None
+
+    def absorb(self, node: ir.Node, affine: Affine) -> bool:
+        """Take a scale and shift that follows into the node's own weights; False when that is not exact."""
+        return False
+
+    def elements(self, node: ir.Node, known: Callable[[ir.Value | None], Elements | None]) -> Elements | None:
+        """The elements of a small integer output, as far as shapes alone tell; `known` gives those of an input."""
+        return None
+
+    # ---- cost
 
     def macs(self, node: ir.Node) -> int:
         """Multiply-accumulates of one inference at the static shapes of the graph; 0 where negligible."""

@@ -1,0 +1,66 @@
+"""Shapes: inferred, and folded to numbers wherever they are decided before any data comes."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxqp import ops
+from onnxqp.graph import add_initializer, constant, is_constant
+from onnxqp.ops.operator import Elements
+
+_LONGEST = 64  # elements of an integer tensor that can still be a shape
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Fill in every shape and type that onnx's inference finds; what it cannot, stays unknown."""
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    logger.disabled = True  # it warns and goes on; whoever needs a shape says so where it is missing
+    try:
+        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    finally:
+        logger.disabled = False
+
+
+def fold_shape_values(model: ir.Model) -> bool:
+    """Replace integer tensors whose every element follows from static dimensions by constants.
+
+    This freezes what a graph computes from its own shape, such as 1/sqrt(head size), at the original numbers, before
+    pruning changes the dimensions (rule 56 of the operator rules).
+    """
+    known: dict[ir.Value, Elements] = {}
+
+    def lookup(value: ir.Value | None) -> Elements | None:
+        if value is None:
+            return None
+        if value in known:
+            return known[value]
+        if value.dtype not in _INTEGERS or not is_constant(value):
+            return None
+        if value.const_value is None or value.const_value.size > _LONGEST:
+            return None
+        array = constant(value)
+        return None if array is None else [int(element) for element in np.ravel(array)]
+
+    changed = False
+    for node in list(model.graph):
+        elements = ops.rule_for(node).elements(node, lookup)
+        if elements is None or len(elements) > _LONGEST or not node.outputs:
+            continue
+        output = node.outputs[0]
+        known[output] = elements
+        if any(element is None for element in elements) or output.is_graph_output() or not output.uses():
+            continue
+        dtype = np.int32 if output.dtype == ir.DataType.INT32 else np.int64
+        array = np.asarray(elements, dtype)
+        if output.shape is not None and len(output.shape) == 0:
+            array = array.reshape(())
+        elif output.shape is None and node.outputs[0].dtype is None:
+            continue
+        ir.convenience.replace_all_uses_with(output, add_initializer(model.graph, f"{output.name}_folded", array))
+        changed = True
+    return changed
