@@ -15,6 +15,17 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One node, for `inspect`."""
+
+    name: str
+    op_type: str
+    shape: list[int | str | None] | None  # of the first output
+    parameters: int
+    macs: int | None
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     path: str
     sha256: str
@@ -24,6 +35,8 @@ class ModelSummary:
     nodes: int
     opset: int
     ir_version: int
+    operators: dict[str, int] | None = None  # nodes by operator type; `inspect` only
+    layers: list[Layer] | None = None  # `inspect` only
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,409 @@
+"""What a report says, as plain blocks of text: the one source of the table on screen and of the Markdown.
+
+Nothing here knows of colours, markup or widths; a view turns blocks into its own form and escapes what they hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from onnxqp.report import text
+from onnxqp.report.records import (
+    Accuracy,
+    Calibration,
+    Fidelity,
+    Gate,
+    Latency,
+    ModelSummary,
+    NodeNote,
+    Proof,
+    Pruning,
+    Quantization,
+    Report,
+    Size,
+)
+
+Tone: TypeAlias = Literal["plain", "good", "bad", "quiet"]
+Row: TypeAlias = tuple[str, ...]
+
+_POINTS = ("top1", "top5")  # metrics in points, 0..100
+_MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
+
+
+@dataclass(frozen=True)
+class Line:
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A title, then a table (the first column is text, numbers follow) and then lines."""
+
+    title: str
+    columns: Row = ()
+    rows: tuple[Row, ...] = ()
+    lines: tuple[Line, ...] = field(default=())
+    texts: int = 1  # how many leading columns hold text
+
+
+def outline(report: Report, *, every: bool = False, groups: bool = False) -> list[Block]:
+    """The blocks of a report. `every` names each node and layer, not only their kinds; `groups` each channel group."""
+    blocks = [
+        *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
+        *(_quantization(report.quantization, every) if report.quantization else ()),
+        *(_pruning(report.pruning, every, groups) if report.pruning else ()),
+        *(_models(report) if report.models else ()),
+        *(_gates(report.gates) if report.gates else ()),
+    ]
+    return [*blocks, *_closing(report)]
+
+
+# ---- before and after ----------------------------------------------------------------------------------------
+
+
+def _comparison(report: Report) -> Iterator[Block]:
+    rows = [
+        *_size_rows(report.size),
+        *_model_rows(report.input, report.output),
+        *_channel_rows(report.pruning),
+        *_latency_rows(report.latency),
+        *_accuracy_rows(report.accuracy),
+    ]
+    lines = [
+        *_latency_lines(report.latency),
+        *_accuracy_lines(report.accuracy),
+        *_fidelity_lines(report.fidelity),
+        *_calibration_lines(report.calibration),
+    ]
+    if rows or lines:
+        yield Block(_title(report), ("", "before", "after", "change") if rows else (), tuple(rows), tuple(lines))
+
+
+def _title(report: Report) -> str:
+    if report.input is None:
+        return report.command
+    return report.input.path if report.output is None else f"{report.input.path} -> {report.output.path}"
+
+
+def _size_rows(size: Size | None) -> Iterator[Row]:
+    if size is not None:
+        before, after = text.size(size.baseline_bytes), text.size(size.candidate_bytes)
+        yield "size", before, after, _smaller(size.ratio)
+
+
+def _smaller(ratio: float) -> str:
+    if f"{ratio:.2f}" == "1.00":
+        return "same"
+    return f"{text.times(ratio)} smaller" if ratio > 1 else f"{text.times(1 / ratio)} larger"
+
+
+def _model_rows(before: ModelSummary | None, after: ModelSummary | None) -> Iterator[Row]:
+    if before is None or after is None:
+        return
+    yield _counts("parameters", before.parameters, after.parameters)
+    if before.macs is not None and after.macs is not None:
+        yield _counts("MACs", before.macs, after.macs)
+    yield _counts("nodes", before.nodes, after.nodes)
+
+
+def _counts(name: str, before: int, after: int) -> Row:
+    return name, text.quantity(before), text.quantity(after), text.change(before, after)
+
+
+def _channel_rows(pruning: Pruning | None) -> Iterator[Row]:
+    if pruning is not None and pruning.channels_before:
+        yield _counts("channels", pruning.channels_before, pruning.channels_after)
+
+
+def _latency_rows(latency: Latency | None) -> Iterator[Row]:
+    if latency is None:
+        return
+    before, after = latency.baseline, latency.candidate
+    yield "latency p50", text.milliseconds(before.p50_ms), text.milliseconds(after.p50_ms), _faster(latency)
+    yield "latency p99", text.milliseconds(before.p99_ms), text.milliseconds(after.p99_ms), ""
+
+
+def _faster(latency: Latency) -> str:
+    if latency.speedup > 1:
+        return f"{text.times(latency.speedup)} faster"
+    return f"{text.times(1 / latency.speedup)} slower" if latency.speedup > 0 else ""
+
+
+def _latency_lines(latency: Latency | None) -> Iterator[Line]:
+    if latency is None:
+        return
+    low, high = latency.speedup_ci
+    verdict = ", not distinguishable from 1" if low <= 1 <= high or _within_noise(latency) else ""
+    yield Line(
+        f"speed-up {text.times(latency.speedup)} (95 % interval {low:.2f} to {high:.2f}, "
+        f"noise {text.percent(latency.noise * 100)}{verdict}); {text.plural(latency.threads, 'thread')}, "
+        f"batch {latency.batch}, {latency.candidate.n} runs each",
+        "quiet",
+    )
+
+
+def _within_noise(latency: Latency) -> bool:
+    return abs(latency.speedup - 1) <= latency.noise
+
+
+def _accuracy_rows(accuracy: Accuracy | None) -> Iterator[Row]:
+    if accuracy is None:
+        return
+    shown = text.percent if accuracy.metric in _POINTS else text.number
+    unit = " points" if accuracy.metric in _POINTS else ""
+    gain = f"{-accuracy.drop:+.2f}{unit}" if accuracy.drop else "same"
+    yield accuracy.metric, shown(accuracy.baseline), shown(accuracy.candidate), gain
+
+
+def _accuracy_lines(accuracy: Accuracy | None) -> Iterator[Line]:
+    if accuracy is None:
+        return
+    low, high = accuracy.drop_ci
+    flips = "" if accuracy.flips is None else f", {text.plural(accuracy.flips, 'prediction')} changed"
+    yield Line(
+        f"{accuracy.metric} on {text.plural(accuracy.samples, 'labelled sample')}: drop {accuracy.drop:.2f} "
+        f"(95 % interval {low:.2f} to {high:.2f}){flips}",
+        "quiet",
+    )
+
+
+def _fidelity_lines(fidelity: Fidelity | None) -> Iterator[Line]:
+    if fidelity is None:
+        return
+    parts = []
+    if fidelity.top1_agreement is not None:
+        parts.append(f"top-1 agreement {text.percent(fidelity.top1_agreement)}")
+    if fidelity.cosine_min is not None and fidelity.cosine_mean is not None:
+        parts.append(f"cosine {fidelity.cosine_mean:.4f} (worst {fidelity.cosine_min:.4f})")
+    parts.append("outputs identical" if fidelity.max_abs_diff == 0 else _distance(fidelity))
+    yield Line(f"fidelity on {text.plural(fidelity.samples, 'sample')}: {', '.join(parts)}", "quiet")
+
+
+def _distance(fidelity: Fidelity) -> str:
+    sqnr = "" if fidelity.sqnr_db is None else f"SQNR {fidelity.sqnr_db:.1f} dB, "
+    return f"{sqnr}largest difference {fidelity.max_abs_diff:.3g}"
+
+
+def _calibration_lines(calibration: Calibration | None) -> Iterator[Line]:
+    if calibration is None:
+        return
+    source = "synthetic inputs" if calibration.source == "synthetic" else "samples of the data"
+    held = f", {calibration.held_back} held back" if calibration.held_back else ""
+    yield Line(f"calibrated on {calibration.samples} {source}{held}, method {calibration.method}", "quiet")
+
+
+# ---- inspect -------------------------------------------------------------------------------------------------
+
+
+def _inspection(report: Report, every: bool) -> Iterator[Block]:
+    first, second = report.input, report.output
+    if first is None:
+        return
+    if second is None:
+        yield Block(first.path, ("", "model"), tuple(_facts(first)))
+    else:
+        pairs = zip(_facts(first), _facts(second), _changes(first, second), strict=True)
+        rows = tuple((name, before, after, delta) for (name, before), (_, after), delta in pairs)
+        yield Block(f"{first.path} -> {second.path}", ("", "before", "after", "change"), rows)
+    yield from _operators(first, second)
+    if every:
+        yield from _layers(first)
+
+
+def _facts(model: ModelSummary) -> Iterator[tuple[str, str]]:
+    yield "size", text.size(model.bytes)
+    yield "parameters", text.quantity(model.parameters)
+    yield "MACs", "unknown" if model.macs is None else text.quantity(model.macs)
+    yield "nodes", str(model.nodes)
+    yield "opset", str(model.opset)
+    yield "IR version", str(model.ir_version)
+
+
+def _changes(first: ModelSummary, second: ModelSummary) -> Iterator[str]:
+    yield _smaller(first.bytes / second.bytes) if second.bytes else ""
+    yield text.change(first.parameters, second.parameters)
+    yield "" if first.macs is None or second.macs is None else text.change(first.macs, second.macs)
+    yield text.change(first.nodes, second.nodes)
+    yield "same" if first.opset == second.opset else ""
+    yield "same" if first.ir_version == second.ir_version else ""
+
+
+def _operators(first: ModelSummary, second: ModelSummary | None) -> Iterator[Block]:
+    before = first.operators or {}
+    if second is None:
+        rows = [(name, str(count)) for name, count in _most_first(before)]
+        columns: Row = ("operator", "nodes")
+    else:
+        after = second.operators or {}
+        both = Counter(before) | Counter(after)
+        rows = [
+            (name, str(before.get(name, 0)), str(after.get(name, 0)), f"{after.get(name, 0) - before.get(name, 0):+d}")
+            for name, _ in _most_first(both)
+            if before.get(name, 0) != after.get(name, 0)
+        ]
+        columns = ("operator", "before", "after", "change")
+    if rows:
+        yield Block("operators", columns, tuple(rows))
+    elif second is not None:
+        yield Block("operators", lines=(Line("the same in both models", "quiet"),))
+
+
+def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _layers(model: ModelSummary) -> Iterator[Block]:
+    rows = tuple(
+        (
+            layer.name,
+            layer.op_type,
+            "x".join(str(dim) for dim in layer.shape) if layer.shape is not None else "?",
+            text.quantity(layer.parameters),
+            "" if layer.macs is None else text.quantity(layer.macs),
+        )
+        for layer in model.layers or ()
+    )
+    if rows:
+        yield Block("layers", ("node", "operator", "output", "parameters", "MACs"), rows, texts=3)
+
+
+# ---- what was done, and what was not, and why ------------------------------------------------------------------
+
+
+def _quantization(found: Quantization, every: bool) -> Iterator[Block]:
+    done = [f"{found.nodes_quantized} of {text.plural(found.nodes_quantizable, 'quantizable node')} quantized"]
+    if found.nodes_quantized:
+        done.append(f"{found.nodes_fused} run as integer kernels")
+    for count, words in (
+        (found.weights_at_rest, "stored as int8 and computed in float"),
+        (found.weights_made_safe, "scaled against saturation"),
+        (found.bias_corrected, "corrected for bias"),
+    ):
+        if count:
+            done.append(f"{text.plural(count, 'weight')} {words}")
+    yield Block("quantization", lines=(Line("; ".join(done)),))
+    yield from _reasons("left in float", found.left_float, every)
+    yield from _reasons("quantized, but not run as an integer kernel", found.unfused, every)
+
+
+def _reasons(title: str, notes: Sequence[NodeNote], every: bool) -> Iterator[Block]:
+    if not notes:
+        return
+    if every:
+        rows = tuple((note.node, note.op_type, note.reason) for note in notes)
+        yield Block(title, ("node", "operator", "why"), rows, texts=3)
+        return
+    kinds = Counter((note.op_type, note.reason) for note in notes)
+    rows = tuple((op_type, reason, str(count)) for (op_type, reason), count in _top(kinds))
+    yield Block(title, ("operator", "why", "nodes"), rows, _the_rest(len(kinds)), texts=2)
+
+
+def _top(kinds: Counter[tuple[str, str]]) -> list[tuple[tuple[str, str], int]]:
+    return sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_MOST_REASONS]
+
+
+def _the_rest(kinds: int) -> tuple[Line, ...]:
+    return (Line(f"and {kinds - _MOST_REASONS} more kinds", "quiet"),) if kinds > _MOST_REASONS else ()
+
+
+def _pruning(found: Pruning, every: bool, groups: bool) -> Iterator[Block]:
+    cut = sum(group.after < group.before for group in found.groups)
+    words = f"{text.plural(len(found.groups), 'prunable channel group')}, {len(found.pinned)} pinned"
+    lines = [Line(f"{words}; {cut} cut" if cut else words)]
+    if cut:
+        macs = "" if found.macs_ratio is None else f"MACs {text.percent(found.macs_ratio * 100)}, "
+        lines.append(Line(f"{macs}parameters {text.percent(found.params_ratio * 100)} of the original", "quiet"))
+    if found.proof is not None:
+        lines.append(_proof(found.proof))
+    if found.recovery is not None:
+        recovery = found.recovery
+        lines.append(
+            Line(f"recovery by {recovery.kind}: {recovery.consumers} consumers adjusted, {recovery.rejected} rejected")
+        )
+    yield Block("pruning", lines=tuple(lines))
+    if groups and found.groups:
+        rows = tuple(
+            (group.id, _members(group.members), str(group.before), str(group.after), group.score_kind)
+            for group in found.groups
+        )
+        yield Block("channel groups", ("group", "members", "before", "after", "score"), rows, texts=2)
+    if found.pinned and (groups or every):
+        rows = tuple((group.id, _members(group.members), group.reason) for group in found.pinned)
+        yield Block("pinned", ("group", "members", "why"), rows, texts=3)
+    elif found.pinned:
+        kinds = Counter(("", group.reason) for group in found.pinned)
+        pinned = tuple((reason, str(count)) for (_, reason), count in _top(kinds))
+        yield Block("pinned", ("why", "groups"), pinned, _the_rest(len(kinds)))
+
+
+def _members(members: Iterable[str]) -> str:
+    names = list(members)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _proof(proof: Proof) -> Line:
+    if proof.checked:
+        found = "" if proof.max_abs_diff is None else f": largest difference {text.scientific(proof.max_abs_diff)}"
+        return Line(f"proof: pruned equals masked{found} (tolerance {text.scientific(proof.tolerance)})", "good")
+    if proof.skipped_reason is not None:
+        return Line(f"proof: skipped, {proof.skipped_reason}", "bad")
+    return Line(f"proof: pruned and masked differ by {text.number(proof.max_abs_diff or 0)}", "bad")
+
+
+# ---- bench, gates, the end --------------------------------------------------------------------------------------
+
+
+def _models(report: Report) -> Iterator[Block]:
+    models = report.models or []
+    first = models[0].latency.p50_ms
+    rows = tuple(
+        (
+            model.path,
+            text.milliseconds(model.latency.p50_ms),
+            text.milliseconds(model.latency.p90_ms),
+            text.milliseconds(model.latency.p99_ms),
+            text.percent(model.latency.cv * 100),
+            str(model.latency.n),
+            text.times(first / model.latency.p50_ms) if model.latency.p50_ms else "",
+        )
+        for model in models
+    )
+    line = Line(f"{text.plural(report.machine.threads, 'thread')} on {report.machine.cpu}", "quiet")
+    yield Block("latency", ("model", "p50", "p90", "p99", "cv", "runs", "speed-up"), rows, (line,))
+
+
+def _gates(gates: Sequence[Gate]) -> Iterator[Block]:
+    rows = tuple(
+        (gate.name, gate_value(gate, gate.limit), gate_value(gate, gate.value), "passed" if gate.passed else "MISSED")
+        for gate in gates
+    )
+    yield Block("gates", ("gate", "limit", "value", "result"), rows)
+
+
+def gate_value(gate: Gate, value: float) -> str:
+    """A limit or value of `gate` in its unit."""
+    if gate.name == "max-size":
+        return text.size(value)
+    if gate.name == "min-agreement":
+        return text.percent(value)
+    return text.times(value) if gate.name.startswith("min-") else f"{value:.2f}"
+
+
+def _closing(report: Report) -> Iterator[Block]:
+    parts = []
+    total = report.seconds.get("total") or sum(report.seconds.values())
+    if total:
+        parts.append(f"took {text.seconds(total)}")
+    if report.peak_memory_bytes:
+        parts.append(f"peak memory {text.size(report.peak_memory_bytes)}")
+    lines = [Line(", ".join(parts), "quiet")] if parts else []
+    if report.gates:
+        missed = [gate.name for gate in report.gates if not gate.passed]
+        verdict = Line(f"FAILED: {', '.join(missed)} missed", "bad") if missed else Line("passed", "good")
+        lines.append(verdict)
+    if lines:
+        yield Block("", lines=tuple(lines))
