@@ -1,0 +1,266 @@
+"""Latency of one or more models, measured so that a ratio can be believed.
+
+All models run in one process and take turns: every round runs each of them once on the same feed, in a new order.
+Whatever slows the machine for a while slows all of them. Rounds are then resampled together (a paired bootstrap in
+blocks of neighbouring rounds, because disturbances last longer than one round), and the baseline takes part twice:
+how far it seems from itself is the noise, below which no difference means anything.
+
+Warm-up and minimum duration follow `trtexec` (200 ms before, seconds rather than runs after).
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxqp.errors import DataError
+from onnxqp.evaluate.runnable import Runnable
+from onnxqp.report.records import Latency, LatencyStats
+from onnxqp.specs import Feed
+
+Seconds: TypeAlias = npt.NDArray[np.float64]
+Clock: TypeAlias = Callable[[], float]
+
+FAST_SECONDS = 200e-6  # a shorter run is repeated until it takes this long: a clock reading costs up to 0.1 us
+MOST_REPEATS = 1000
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+NOISY = 0.05  # a baseline that differs from itself by more deserves a warning
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure: runs and seconds are per model, `max_seconds` is the limit of the whole measurement.
+
+    A model too slow for that limit is still run `floor_runs` times.
+    """
+
+    warmup_runs: int = 5
+    warmup_seconds: float = 0.2
+    min_runs: int = 50
+    min_seconds: float = 2.0
+    floor_runs: int = 10
+    max_seconds: float = 60.0
+    seed: int = 0
+
+
+Entry: TypeAlias = tuple[Runnable, Sequence[Feed]]
+
+
+def measure(
+    runnables: Sequence[Runnable],
+    feeds: Sequence[Feed],
+    *,
+    effort: Effort | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[Seconds]:
+    """Seconds per run of each model, one array of shape (rounds,) each; entry i of all arrays is round i.
+
+    A model given twice is measured twice per round, as its own twin. Raises `DataError` without feeds.
+    """
+    return measure_each([(runnable, feeds) for runnable in runnables], effort=effort, clock=clock)
+
+
+def measure_each(
+    entries: Sequence[Entry],
+    *,
+    effort: Effort | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[Seconds]:
+    """The same for models that do not share their inputs: each entry is a model and its own feeds."""
+    effort = effort or Effort()
+    if not entries:
+        return []
+    if any(not feeds for _, feeds in entries):
+        raise DataError("there is no input to measure latency with", hint="give --data, or leave it out for synthetic")
+    times: list[list[float]] = [[] for _ in entries]
+    with _collector_off():
+        repeats = _warm_up(entries, effort, clock)
+        orders = _orders([id(runnable) for runnable, _ in entries], np.random.default_rng(effort.seed))
+        spent = 0.0
+        for done in itertools.count():
+            if _enough(done, spent, len(entries), effort):
+                break
+            for slot in next(orders):
+                runnable, feeds = entries[slot]
+                seconds = _timed(runnable, feeds[done % len(feeds)], repeats[slot], clock)
+                times[slot].append(seconds / repeats[slot])
+                spent += seconds
+    return [np.asarray(each, dtype=np.float64) for each in times]
+
+
+def stats(times: Seconds) -> LatencyStats:
+    """Percentiles (linear interpolation), mean and coefficient of variation of seconds per run, in milliseconds."""
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]) * 1e3)
+    mean = float(times.mean())
+    spread = float(times.std(ddof=1)) if times.size > 1 else 0.0
+    return LatencyStats(p50, p90, p99, mean * 1e3, spread / mean if mean > 0 else 0.0, int(times.size))
+
+
+def compare(
+    baseline: Runnable,
+    candidate: Runnable,
+    feeds: Sequence[Feed],
+    *,
+    threads: int,
+    batch: int,
+    effort: Effort | None = None,
+    clock: Clock = time.perf_counter,
+) -> Latency:
+    """Interleaved latency of two models on the same feeds; `threads` and `batch` are recorded as given.
+
+    Both models take two turns per round, and baseline and candidate alternate strictly: a model that followed itself
+    would find its weights in the cache. Each pair of turns counts as one model with twice the runs, so the numbers
+    of `effort` are met by the pair.
+
+    `speedup` is the ratio of the medians, `speedup_ci` its 95 % bootstrap interval over rounds. `noise` is taken
+    between the two turns of the baseline, where the true ratio is 1: |ratio - 1|, or half the width of that ratio's
+    interval, whichever is larger. Each turn has half the runs, so it rather overstates the noise of `speedup`.
+    """
+    effort = effort or Effort()
+    turns = replace(
+        effort,
+        min_runs=-(-effort.min_runs // 2),
+        min_seconds=effort.min_seconds / 2,
+        floor_runs=-(-effort.floor_runs // 2),
+    )
+    one, other, *twins = measure([baseline, candidate, baseline, candidate], feeds, effort=turns, clock=clock)
+    ours, theirs = np.stack([one, twins[0]], axis=1), np.stack([other, twins[1]], axis=1)
+    rng = np.random.default_rng(effort.seed)
+    low, high = ratio_interval(ours, theirs, rng)
+    again_low, again_high = ratio_interval(ours[:, :1], ours[:, 1:], rng)
+    apart = abs(_ratio(float(np.median(one)), float(np.median(twins[0]))) - 1)
+    return Latency(
+        baseline=stats(ours.ravel()),
+        candidate=stats(theirs.ravel()),
+        speedup=_ratio(float(np.median(ours)), float(np.median(theirs))),
+        speedup_ci=(low, high),
+        noise=max(apart, (again_high - again_low) / 2),
+        threads=threads,
+        batch=batch,
+    )
+
+
+def cautions(latency: Latency) -> list[str]:
+    """Warnings for the report: a machine too restless to measure on."""
+    if latency.noise <= NOISY:
+        return []
+    return [
+        f"the latency measurement is noisy: the baseline differs from itself by {latency.noise:.0%}; "
+        "a smaller difference between the models means nothing (close other programs, or set --threads)"
+    ]
+
+
+def ratio_interval(
+    numerator: Seconds,
+    denominator: Seconds,
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of median(numerator) / median(denominator).
+
+    Both have shape (rounds, turns) and share their rounds, which are drawn together, in circular blocks of
+    sqrt(rounds) neighbours (Politis and Romano, 1992).
+    """
+    rounds = len(numerator)
+    if rounds == 0:
+        return (math.nan, math.nan)
+    length = max(1, round(math.sqrt(rounds)))
+    ratios = np.empty(resamples)
+    chunk = max(1, 1_000_000 // rounds)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        first = rng.integers(0, rounds, size=(size, -(-rounds // length), 1))
+        drawn = ((first + np.arange(length)) % rounds).reshape(size, -1)[:, :rounds]
+        top = np.median(numerator[drawn].reshape(size, -1), axis=1)
+        bottom = np.median(denominator[drawn].reshape(size, -1), axis=1)
+        ratios[start : start + size] = np.divide(top, bottom, out=np.ones(size), where=bottom > 0)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail])
+    return (float(low), float(high))
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else 1.0
+
+
+def _enough(rounds: int, spent: float, models: int, effort: Effort) -> bool:
+    if rounds >= effort.floor_runs and spent >= effort.max_seconds:
+        return True
+    return rounds >= effort.min_runs and spent >= effort.min_seconds * models
+
+
+def _timed(runnable: Runnable, feed: Feed, repeats: int, clock: Clock) -> float:
+    start = clock()
+    for _ in range(repeats):
+        runnable.run(feed)
+    return clock() - start
+
+
+def _warm_up(entries: Sequence[Entry], effort: Effort, clock: Clock) -> list[int]:
+    """Runs each model until its caches, memory arena and the clock frequency have settled.
+
+    Returns how often each is to be run per reading of the clock.
+    """
+    known: dict[int, int] = {}
+    for runnable, feeds in entries:
+        if id(runnable) in known:
+            continue
+        taken: list[float] = []
+        while True:
+            taken.append(_timed(runnable, feeds[len(taken) % len(feeds)], 1, clock))
+            spent = sum(taken)
+            settled = len(taken) >= effort.warmup_runs and spent >= effort.warmup_seconds
+            if settled or spent >= effort.max_seconds / 10 or len(taken) >= MOST_REPEATS * effort.warmup_runs:
+                break
+        typical = float(np.median(taken[len(taken) // 2 :]))
+        known[id(runnable)] = MOST_REPEATS if typical <= 0 else min(MOST_REPEATS, math.ceil(FAST_SECONDS / typical))
+    return [known[id(runnable)] for runnable, _ in entries]
+
+
+def _orders(models: Sequence[int], rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
+    """The order of each round: random, but no model follows itself, within or across rounds, if that can be.
+
+    `models` says which slots hold the same model. Up to five slots all permutations are drawn from, else 500.
+    """
+    slots = range(len(models))
+    pool = (
+        list(itertools.permutations(slots)) if len(models) <= 5 else [tuple(rng.permutation(slots)) for _ in range(500)]
+    )
+    fitting: dict[int | None, list[tuple[int, ...]]] = {}
+    last: int | None = None
+    while True:
+        if last not in fitting:
+            clashes = [_clashes(order, models, last) for order in pool]
+            fitting[last] = [order for order, count in zip(pool, clashes, strict=True) if count == min(clashes)]
+        order = fitting[last][int(rng.integers(len(fitting[last])))]
+        last = models[order[-1]]
+        yield order
+
+
+def _clashes(order: Sequence[int], models: Sequence[int], last: int | None) -> int:
+    sequence = [last, *(models[slot] for slot in order)]
+    return sum(one == other for one, other in itertools.pairwise(sequence))
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """No garbage collection while the clock runs."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
