@@ -1,0 +1,128 @@
+"""The calibration loop: run samples through a model and show its inner values to observers.
+
+Arrays are observed and dropped at once. Which values one session returns is bounded in bytes, so that peak memory
+depends on the model and the size of one sample, never on the number of samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.calibrate.observers import Observer
+from onnxqp.errors import DataError
+from onnxqp.graph import iterate
+from onnxqp.runtime import Session
+from onnxqp.specs import Feed
+
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+
+TAP_BYTES = 256 * 2**20  # what the taps of one session may return for one sample
+UNKNOWN_BYTES = 4 * 2**20  # assumed of a value whose shape cannot be told before running
+
+
+def collect(
+    model: ir.Model,
+    samples: Iterable[Feed],
+    observers: Mapping[str, Observer],
+    *,
+    budget: int = TAP_BYTES,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Show every observer, named for a value of `model`, that value over all `samples`; the number of samples.
+
+    `samples` is iterated once for each session; a one-shot iterator is read into a list first. Values may be inputs,
+    outputs or inner values of any float dtype. Raises DataError when there is no sample, when a sample does not fit
+    the model, or when an input holds NaN or infinity.
+    """
+    feeds = list(samples) if isinstance(samples, Iterator) else samples
+    first = next(iter(feeds), None)
+    if first is None:
+        raise DataError("no calibration samples", hint="pass inputs with --data")
+    fed = [str(value.name) for value in model.graph.inputs if value.name in observers]
+    inner = [name for name in observers if name not in fed]
+    pending = _groups(inner, _sizes(model, first), budget) or [[]]
+    count = done = 0
+    while pending:
+        taps = pending.pop(0)
+        report = functools.partial(progress, "calibrate") if progress and not pending and not done else None
+        seen = _observe(model, feeds, taps, fed if not done else [], observers, 2 * budget, threads, report)
+        if seen is None:  # shapes were not known beforehand, and this is too much at once
+            half = len(taps) // 2
+            pending[:0] = [taps[:half], taps[half:]]
+            continue
+        count, done = seen, done + 1
+        if progress and report is None:
+            progress("calibrate", done, done + len(pending))
+    return count
+
+
+def _observe(
+    model: ir.Model,
+    feeds: Iterable[Feed],
+    taps: Sequence[str],
+    fed: Sequence[str],
+    observers: Mapping[str, Observer],
+    limit: int,
+    threads: int,
+    report: Callable[[int, int | None], None] | None,
+) -> int | None:
+    """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
+    session = Session(model, taps=taps, threads=threads) if taps else None
+    count = 0
+    for feed in feeds:
+        _check(feed, count)
+        results = session.run(feed, taps) if session else {}
+        if count == 0 and len(taps) > 1 and sum(array.nbytes for array in results.values()) > limit:
+            return None
+        for name in taps:
+            observers[name].update(results.pop(name))
+        for name in fed:
+            observers[name].update(feed[name])
+        count += 1
+        if report:
+            report(count, None)
+    return count
+
+
+def _check(feed: Feed, index: int) -> None:
+    for name, array in feed.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise DataError(f"sample {index} holds NaN or infinity", where=f"input {name}", hint="clean the data")
+
+
+def _groups(names: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
+    """Cut the list, in order, into runs of at most `budget` bytes (or a single value)."""
+    groups: list[list[str]] = []
+    room = -1
+    for name in names:
+        size = sizes.get(name, UNKNOWN_BYTES)
+        if size > room or not groups:
+            groups.append([])
+            room = budget
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _sizes(model: ir.Model, feed: Feed) -> dict[str, int]:
+    """Bytes of every value of known shape, symbolic dimensions taken from the inputs of one sample."""
+    bound: dict[str, int] = {}
+    for value in model.graph.inputs:
+        if value.shape is not None and value.name in feed:
+            pairs = zip(value.shape, feed[value.name].shape, strict=False)
+            bound |= {str(dim): size for dim, size in pairs if not isinstance(dim, int)}
+    sizes: dict[str, int] = {}
+    for node in iterate(model):
+        for value in node.outputs:
+            if value.name and value.shape is not None:
+                dims = [dim if isinstance(dim, int) else bound.get(str(dim)) for dim in value.shape]
+                if None not in dims:
+                    sizes[value.name] = 4 * math.prod(d for d in dims if d is not None)
+    return sizes

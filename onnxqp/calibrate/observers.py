@@ -1,0 +1,148 @@
+"""Streaming statistics of one tensor: update with arrays, merge, and read a range. numpy only.
+
+Memory is a fixed number of counters whatever the number of samples. Both observers give the same result for any
+batching and any order of the same elements, and merging two is exactly observing both streams.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxqp.errors import InternalError
+from onnxqp.specs import Array
+
+BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
+LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
+
+
+class Observer(Protocol):
+    """What the calibration loop needs."""
+
+    def update(self, x: Array) -> None:
+        """Take in every element of `x`, of any shape and float dtype."""
+
+    def merge(self, other: Self) -> None:
+        """Take in what `other` has seen."""
+
+
+class MinMax:
+    """Smallest and largest finite element; `invalid` counts NaN and infinities, which are left out."""
+
+    def __init__(self) -> None:
+        self.low = math.inf
+        self.high = -math.inf
+        self.count = 0
+        self.invalid = 0
+
+    def update(self, x: Array) -> None:
+        self._extend(x)
+
+    def merge(self, other: Self) -> None:
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+        self.count += other.count
+        self.invalid += other.invalid
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """(low, high), or (0, 0) when nothing finite was seen."""
+        return (self.low, self.high) if self.count else (0.0, 0.0)
+
+    def _extend(self, x: Array) -> npt.NDArray[np.float32]:
+        """Update the extremes; the finite elements as a flat float32 array."""
+        flat = np.asarray(x, np.float32).reshape(-1)
+        if not flat.size:
+            return flat
+        low, high = float(flat.min()), float(flat.max())  # NaN wins both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            finite = flat[np.isfinite(flat)]
+            self.invalid += flat.size - finite.size
+            if not finite.size:
+                return finite
+            flat, low, high = finite, float(finite.min()), float(finite.max())
+        self.low = min(self.low, low)
+        self.high = max(self.high, high)
+        self.count += flat.size
+        return flat
+
+
+class Histogram(MinMax):
+    """Counts over equal bins around zero whose width is the smallest power of two that holds every element.
+
+    Bin `BINS + k` of `counts` covers k <= x / width < k + 1, and bin `BINS - 1 - k` the same magnitudes below zero.
+    When an element falls outside, the width doubles and neighbours add up: exact, since a bin never straddles an edge
+    of a wider one. Zeros are counted in `zeros` alone, for quantization represents them without error.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = np.zeros(2 * BINS, np.int64)
+        self.zeros = 0
+        self.exponent: int | None = None  # width = 2 ** exponent; None until a nonzero element was seen
+
+    @property
+    def width(self) -> float:
+        return 0.0 if self.exponent is None else 2.0**self.exponent
+
+    def update(self, x: Array) -> None:
+        flat = self._extend(x)
+        if not flat.size:
+            return
+        self._widen(_exponent_for(max(-self.low, self.high)))
+        if self.exponent is None:
+            self.zeros += flat.size
+            return
+        zeros = flat.size - int(np.count_nonzero(flat))
+        bins = (flat * np.float32(2.0**-self.exponent)).astype(np.intp)  # truncates the magnitude
+        bins += BINS
+        if self.low < 0:
+            bins -= flat < 0
+        counts = np.bincount(bins, minlength=2 * BINS)
+        counts[BINS] -= zeros
+        self.zeros += zeros
+        self.counts += counts
+
+    def merge(self, other: Self) -> None:
+        super().merge(other)
+        self.zeros += other.zeros
+        if other.exponent is None:
+            return
+        self._widen(other.exponent)
+        if self.exponent is None:
+            raise InternalError("a widened histogram has a width")
+        self.counts += _halved(other.counts, self.exponent - other.exponent)
+
+    def _widen(self, exponent: int | None) -> None:
+        if exponent is None or (self.exponent is not None and self.exponent >= exponent):
+            return
+        if self.exponent is not None:
+            self.counts = _halved(self.counts, exponent - self.exponent)
+        self.exponent = exponent
+
+    @property
+    def centers(self) -> npt.NDArray[np.float64]:
+        """The middle of each bin, float64 [2 * BINS]."""
+        return np.arange(0.5 - BINS, BINS, dtype=np.float64) * self.width
+
+
+def _exponent_for(magnitude: float) -> int | None:
+    """The smallest allowed e with magnitude < BINS * 2**e; None for zero."""
+    if magnitude <= 0:
+        return None
+    _, exponent = math.frexp(magnitude)  # magnitude = m * 2**exponent with 0.5 <= m < 1
+    return max(exponent - BINS.bit_length() + 1, LEAST_EXPONENT)
+
+
+def _halved(counts: npt.NDArray[np.int64], times: int) -> npt.NDArray[np.int64]:
+    """The same counts over bins 2**times wider, around the same zero."""
+    factor = 2 ** min(times, BINS.bit_length())  # beyond that all of one side lies in the bin next to zero
+    kept = -(-BINS // factor)
+    result = np.zeros_like(counts)
+    padded = np.zeros(2 * kept * factor, np.int64)
+    padded[kept * factor - BINS : kept * factor + BINS] = counts
+    result[BINS - kept : BINS + kept] = padded.reshape(2 * kept, factor).sum(axis=1)
+    return result

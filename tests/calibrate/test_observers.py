@@ -1,0 +1,94 @@
+"""Streaming statistics: exact merging, independence of batching, and memory that does not grow."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from onnxqp.calibrate.observers import BINS, Histogram, MinMax
+
+elements = st.one_of(
+    st.floats(-4, 4, width=32),
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-149, -(2.0**-149), 3.4e38]),
+)
+arrays = hnp.arrays(np.float32, st.integers(0, 30), elements=elements)
+
+
+def histogram(*parts):
+    h = Histogram()
+    for part in parts:
+        h.update(part)
+    return h
+
+
+def same(a, b):
+    assert (a.low, a.high, a.count, a.zeros, a.exponent) == (b.low, b.high, b.count, b.zeros, b.exponent)
+    assert np.array_equal(a.counts, b.counts)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(arrays, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_one_pass_equals_any_batching_and_any_order(parts, random):
+    everything = histogram(np.concatenate(parts))
+    same(histogram(*parts), everything)
+    random.shuffle(parts)
+    same(histogram(*parts), everything)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(arrays, min_size=2, max_size=6), st.integers(0, 5))
+def test_merging_is_observing_both(parts, cut):
+    left, right = histogram(*parts[:cut]), histogram(*parts[cut:])
+    left.merge(right)
+    same(left, histogram(*parts))
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-100, 100, width=32)))
+def test_bins_hold_what_they_say(x):
+    h = histogram(x)
+    assert h.counts.sum() + h.zeros == h.count == x.size
+    if h.width:
+        for value in x[x != 0]:
+            k = int(abs(float(value)) / h.width)
+            assert h.counts[BINS + k if value > 0 else BINS - 1 - k] > 0
+        assert np.abs(x).max() >= h.width * BINS / 2, "the width is the smallest that holds everything"
+
+
+def test_zeros_are_kept_apart():
+    h = histogram(np.array([0.0, -0.0, 1.0, -1.0, 0.0], np.float32))
+    assert h.zeros == 3
+    assert h.counts.sum() == 2
+    assert histogram(np.zeros(5, np.float32)).range == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("observer", [MinMax, Histogram])
+def test_not_finite_elements_are_counted_and_left_out(observer):
+    o = observer()
+    o.update(np.array([1.0, np.nan, -2.0, np.inf, -np.inf], np.float32))
+    assert o.range == (-2.0, 1.0)
+    assert o.invalid == 3
+    assert o.count == 2
+    o.update(np.array([np.nan], np.float32))
+    assert o.invalid == 4
+    assert o.range == (-2.0, 1.0)
+    assert observer().range == (0.0, 0.0)
+
+
+def test_minmax_merges():
+    a, b = MinMax(), MinMax()
+    a.update(np.array([[1.0, 2.0]]))
+    b.update(np.float32(-3.0))
+    a.merge(b)
+    assert a.range == (-3.0, 2.0)
+    assert a.count == 3
+
+
+def test_memory_does_not_grow():
+    h = Histogram()
+    rng = np.random.default_rng(0)
+    for scale in range(1, 40):
+        h.update(rng.normal(0, scale, 1000))
+    assert h.counts.nbytes == 2 * BINS * 8
