@@ -1,0 +1,68 @@
+"""One record per ONNX operator, found by `rule_for(node)`. An unknown operator is pinned and stays in float."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxqp.ops import (
+    concat,
+    conv,
+    elementwise,
+    extend,
+    linear,
+    normalization,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    select,
+    shape,
+    shape_of,
+    softmax,
+)
+from onnxqp.ops.operator import Operator
+
+_FAMILIES = (
+    concat,
+    conv,
+    elementwise,
+    extend,
+    linear,
+    normalization,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    select,
+    shape,
+    shape_of,
+    softmax,
+)
+_UNKNOWN = Operator()
+
+
+def _register() -> dict[str, Operator]:
+    rules: dict[str, Operator] = {}
+    for family in _FAMILIES:
+        for item in vars(family).values():
+            if isinstance(item, type) and issubclass(item, Operator) and "op_types" in vars(item):
+                record = item()
+                for op_type in item.op_types:
+                    if op_type in rules:
+                        raise AssertionError(f"two records for operator {op_type}")
+                    rules[op_type] = record
+    return rules
+
+
+RULES: dict[str, Operator] = _register()
+"""Every operator that has a record, by type; outside the default domain by "domain.type"."""
+
+
+def rule_for(node: ir.Node) -> Operator:
+    """The record of a node's operator; for an unknown one the base record, which pins all it touches."""
+    domain = node.domain
+    key = node.op_type if domain in ("", "ai.onnx") else f"{domain}.{node.op_type}"
+    return RULES.get(key, _UNKNOWN)
+
+
+__all__ = ["RULES", "Operator", "rule_for"]

@@ -1,0 +1,136 @@
+"""Operators that work element by element, with numpy broadcasting."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from onnxqp.ops.operator import Operator
+
+
+class Elementwise(Operator):
+    """Every axis ties over all operands and the output, aligned from the right; axes of size 1 stay out."""
+
+
+class Relu(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Relu",)
+
+
+class Clip(Elementwise):
+    """Channels pass; the bounds are scalars."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Clip",)
+
+
+class LeakyRelu(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("LeakyRelu",)
+
+
+class Sigmoid(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Sigmoid",)
+
+
+class HardSigmoid(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("HardSigmoid",)
+
+
+class HardSwish(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("HardSwish",)
+
+
+class Tanh(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Tanh",)
+
+
+class Gelu(Elementwise):
+    """Channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Gelu", "Erf", "com.microsoft.Gelu", "com.microsoft.QuickGelu")
+
+
+class Unary(Elementwise):
+    """A function of one element: channels pass."""
+
+    op_types: ClassVar[tuple[str, ...]] = (
+        *("Elu", "Selu", "Celu", "ThresholdedRelu", "Shrink", "Swish", "Mish", "Softplus", "Softsign"),
+        *("Exp", "Log", "Sqrt", "Reciprocal", "Abs", "Neg", "Sign", "Floor", "Ceil", "Round"),
+        *("Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"),
+        *("IsNaN", "IsInf", "Not", "BitwiseNot"),
+    )
+
+
+class Identity(Elementwise):
+    """Channels pass, elements unchanged."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Identity", "Dropout")
+
+
+class Cast(Elementwise):
+    """Channels pass, the element type changes."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
+
+
+class Add(Elementwise):
+    """Both operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Add",)
+
+
+class Mul(Elementwise):
+    """Both operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Mul",)
+
+
+class Binary(Elementwise):
+    """Both operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = (
+        "Sub",
+        "Div",
+        "Pow",
+        "Mod",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseOr",
+        "BitwiseXor",
+    )
+
+
+class Comparison(Elementwise):
+    """Both operands and the output, which is boolean, tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = (
+        *("And", "Or", "Xor"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+    )
+
+
+class Variadic(Elementwise):
+    """All operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Max", "Min", "Sum", "Mean")
+
+
+class Where(Elementwise):
+    """Condition, both branches and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Where",)
+
+
+class PRelu(Elementwise):
+    """The slope ties to the input; a slope of size 1 is shared by all channels and stays."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("PRelu",)

@@ -1,0 +1,37 @@
+"""Operators that change the shape and keep every element in its row-major place, and Transpose."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from onnxqp.ops.operator import Operator
+
+
+class Reshape(Operator):
+    """Labels are reshaped; a split axis must keep the same number in every block; the shape is rewritten."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Reshape",)
+
+
+class Flatten(Operator):
+    """Labels are reshaped, as Reshape."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Flatten",)
+
+
+class Squeeze(Operator):
+    """Axes are renumbered."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Squeeze",)
+
+
+class Unsqueeze(Operator):
+    """Axes are renumbered."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Unsqueeze",)
+
+
+class Transpose(Operator):
+    """Axes are permuted."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Transpose",)

@@ -1,0 +1,31 @@
+"""Operators whose output depends on shapes alone, or on nothing."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from onnxqp.ops.operator import Operator
+
+
+class Shape(Operator):
+    """Reads a shape: arithmetic that follows keeps the original numbers, shape operands are rewritten where used."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Shape",)
+
+
+class Size(Operator):
+    """Counts elements: its operand is pinned."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Size",)
+
+
+class ConstantOfShape(Operator):
+    """A filled tensor: labels of its own on every axis, the shape is rewritten."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("ConstantOfShape",)
+
+
+class Range(Operator):
+    """A sequence of numbers, never cut."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Range",)
