@@ -43,31 +43,29 @@ def _cause(labels: Indices, guesses: Indices, chance: float) -> str | None:
             "so the inputs are probably preprocessed wrongly (scale, mean, layout or colour order)"
         )
     offset, fitting = _mode(guesses - labels)
-    if offset and fitting / samples > remarkable:
+    shifted, permuted = fitting / samples, _permuted(labels, guesses)
+    if offset and shifted > max(remarkable, 0.9 * permuted):  # a shift is a permutation too, and the simpler reason
         return (
             f"with {abs(offset)} {'added to' if offset > 0 else 'taken from'} every label it would be "
-            f"{100 * fitting / samples:.1f} %, so the labels are probably shifted (a background class?)"
+            f"{100 * shifted:.1f} %, so the labels are probably shifted (a background class?)"
         )
-    share = _permuted(labels, guesses)
-    if share is not None and share > remarkable:
+    if permuted > remarkable:
         return (
-            f"in another order of the classes it would be about {100 * share:.0f} %, "
+            f"in another order of the classes it would be about {100 * permuted:.0f} %, "
             "so the labels are probably in the wrong order (classes.txt gives the model's own)"
         )
     return None
 
 
-def _permuted(labels: Indices, guesses: Indices) -> float | None:
-    """Accuracy on every second sample, if each predicted class means the label it most often met in the others."""
+def _permuted(labels: Indices, guesses: Indices) -> float:
+    """Accuracy on every second sample, if each predicted class means the label it most often met in the others.
+
+    0 when too few of the predictions have been met to tell.
+    """
     known = {int(guess): _mode(labels[::2][guesses[::2] == guess])[0] for guess in np.unique(guesses[::2])}
-    tested = [
-        (known[int(guess)], int(label))
-        for guess, label in zip(guesses[1::2], labels[1::2], strict=True)
-        if int(guess) in known
-    ]
-    if len(tested) < TELLING // 2:
-        return None
-    return sum(meant == label for meant, label in tested) / len(tested)
+    pairs = zip(guesses[1::2].tolist(), labels[1::2].tolist(), strict=True)
+    tested = [known[guess] == label for guess, label in pairs if guess in known]
+    return sum(tested) / len(tested) if len(tested) >= TELLING // 2 else 0.0
 
 
 def _mode(values: Indices) -> tuple[int, int]:

@@ -30,16 +30,16 @@ def class_output(outputs: Mapping[str, Array], output_name: str | None) -> str:
     return output_name
 
 
-def class_scores(output: Array, samples: int, *, certain: bool) -> Doubles | None:
+def class_scores(output: object, samples: int, *, certain: bool) -> Doubles | None:
     """The output as float64 scores of shape (samples, classes), or None when it does not look like class scores.
 
     Scores may come as (N, C), as (C,) for one sample, or with axes of size 1: (N, C, 1, 1), (N, 1, 1, C). `certain`
     says that the user named this output or gave labels for it; without that, only floats count, and (N, 1, C), which
     may as well be one step of a sequence, does not.
     """
-    array = np.asarray(output)
-    if not certain and not is_float(array.dtype):
-        return None
+    array = output
+    if not isinstance(array, np.ndarray) or not (certain or is_float(array.dtype)):
+        return None  # a sequence or a map is no array
     if array.ndim == 1:
         return array[None].astype(np.float64) if _are_classes(array.shape[0], samples) else None
     if array.ndim < 2 or array.shape[0] != samples:
