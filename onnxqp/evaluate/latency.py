@@ -113,6 +113,7 @@ def compare(
     *,
     threads: int,
     batch: int,
+    twin: Runnable | None = None,
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
 ) -> Latency:
@@ -125,6 +126,8 @@ def compare(
     `speedup` is the ratio of the medians, `speedup_ci` its 95 % bootstrap interval over rounds. `noise` is taken
     between the two turns of the baseline, where the true ratio is 1: |ratio - 1|, or half the width of that ratio's
     interval, whichever is larger. Each turn has half the runs, so it rather overstates the noise of `speedup`.
+    `twin`, a second session of the baseline, takes the second turn: then the luck of where a session's memory lies
+    (several percent for runs far below a millisecond) is part of the noise, as it is part of `speedup`.
     """
     effort = effort or Effort()
     turns = replace(
@@ -133,7 +136,8 @@ def compare(
         min_seconds=effort.min_seconds / 2,
         floor_runs=-(-effort.floor_runs // 2),
     )
-    one, other, *twins = measure([baseline, candidate, baseline, candidate], feeds, effort=turns, clock=clock)
+    second = baseline if twin is None else twin
+    one, other, *twins = measure([baseline, candidate, second, candidate], feeds, effort=turns, clock=clock)
     ours, theirs = np.stack([one, twins[0]], axis=1), np.stack([other, twins[1]], axis=1)
     rng = np.random.default_rng(effort.seed)
     low, high = ratio_interval(ours, theirs, rng)

@@ -125,6 +125,13 @@ def test_noise_tells_a_baseline_that_differs_from_itself():
     assert cautions(compare(*calm, [FEED], threads=1, batch=1, effort=QUICK, clock=clock)) == []
 
 
+def test_a_second_session_of_the_baseline_shows_its_luck():
+    clock, (one, fast, twin) = fakes(1e-3, 5e-4, 1.2e-3)
+    found = compare(one, fast, [FEED], threads=1, batch=1, twin=twin, effort=QUICK, clock=clock)
+    assert found.noise == pytest.approx(1 - 1 / 1.2)
+    assert twin.runs == one.runs
+
+
 def test_no_model_follows_itself():
     clock, (a, b) = fakes(1e-3, 1e-3)
     measure([a, b, a, b], [FEED], effort=QUICK, clock=clock)
