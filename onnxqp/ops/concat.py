@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Elements, Operator
 
 
 class Concat(Operator):
     """Labels are concatenated on the axis and tie on all others."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Concat",)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.concat_elements(node, known)
 
 
 class Split(Operator):

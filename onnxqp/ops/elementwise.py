@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.graph import constant
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Affine, Elements, Operator
 
 
 class Elementwise(Operator):
@@ -75,11 +80,23 @@ class Identity(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Identity", "Dropout")
 
+    def passes_through(self, node: ir.Node) -> bool:
+        training = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return len(node.inputs) < 3 or node.inputs[2] is None or (training is not None and not training.any())
+
 
 class Cast(Elementwise):
     """Channels pass, the element type changes."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
+
+    def folds(self, node: ir.Node) -> bool:
+        """Not from small integers: that is a weight kept in int8, which the runtime rebuilds when it loads."""
+        source = node.inputs[0]
+        return source is None or source.dtype is None or source.dtype.bitwidth > 8 or source.dtype == ir.DataType.BOOL
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.same_elements(node, known)
 
 
 class Add(Elementwise):
@@ -87,11 +104,23 @@ class Add(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Add",)
 
+    def affine(self, node: ir.Node) -> Affine | None:
+        return folding.binary_affine(node, scales=False)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.arithmetic_elements(node, known, operator.add)
+
 
 class Mul(Elementwise):
     """Both operands and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Mul",)
+
+    def affine(self, node: ir.Node) -> Affine | None:
+        return folding.binary_affine(node, scales=True)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.arithmetic_elements(node, known, operator.mul)
 
 
 class Binary(Elementwise):

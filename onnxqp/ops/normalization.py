@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Affine, Operator
 
 
 class BatchNormalization(Operator):
     """Channels tie to scale, bias, mean and variance."""
 
     op_types: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
+
+    def affine(self, node: ir.Node) -> Affine | None:
+        return folding.batch_norm_affine(node)
 
 
 class InstanceNormalization(Operator):

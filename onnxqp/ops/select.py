@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Elements, Operator
 
 
 class Slice(Operator):
@@ -12,8 +15,14 @@ class Slice(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Slice",)
 
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.slice_elements(node, known)
+
 
 class Gather(Operator):
     """With constant indices labels are taken and the indices renumbered; with dynamic ones the axis is pinned."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Gather",)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.gather_elements(node, known)

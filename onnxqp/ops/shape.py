@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Elements, Operator
 
 
 class Reshape(Operator):
     """Labels are reshaped; a split axis must keep the same number in every block; the shape is rewritten."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Reshape",)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.same_elements(node, known)
 
 
 class Flatten(Operator):
@@ -24,11 +30,17 @@ class Squeeze(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Squeeze",)
 
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.same_elements(node, known)
+
 
 class Unsqueeze(Operator):
     """Axes are renumbered."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Unsqueeze",)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.same_elements(node, known)
 
 
 class Transpose(Operator):

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from onnxqp.ops.operator import Operator
+import onnx_ir as ir
+
+from onnxqp.ops import folding
+from onnxqp.ops.operator import Elements, Operator
 
 
 class Shape(Operator):
     """Reads a shape: arithmetic that follows keeps the original numbers, shape operands are rewritten where used."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Shape",)
+
+    def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
+        return folding.shape_elements(node)
 
 
 class Size(Operator):
