@@ -67,11 +67,11 @@ def _rename_source(node: ir.Node, source: ir.Value, result: ir.Value) -> None:
         return
     position = next(index for index, output in enumerate(graph.outputs) if output is result)
     name = result.name
+    graph.outputs[position] = source
     ir.convenience.replace_all_uses_with(result, source)
     result.name = f"{name}_removed"
     source.name = name
     source.type, source.shape = result.type or source.type, result.shape or source.shape
-    graph.outputs[position] = source
     graph.remove(node, safe=True)
 
 
