@@ -43,7 +43,7 @@ class DataOptions:
 
     data: str | None = None
     eval: str | None = None
-    preprocess: str | None = None
+    preprocess: str | Mapping[str, object] | None = None  # a preset, a file, or a table as data/preprocess.py reads it
     samples: int = 256
     batch_size: int = 1
     seed: int = 0
