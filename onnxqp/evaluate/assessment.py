@@ -35,8 +35,8 @@ def assess(
 ) -> Assessment:
     """Runs both models once on every (feed, label) and returns accuracy and fidelity over the same samples.
 
-    All labels None: no accuracy. Raises what `accuracy` and `fidelity` raise, and `DataError` when only some of the
-    samples have a label.
+    A label of None, or a list of them for a batch, is none; without any there is no accuracy. Raises what `accuracy`
+    and `fidelity` raise, and `DataError` when only some of the samples have a label.
     """
     closeness = FidelityMeter(output_name, declared=declared_shapes(baseline))
     parsed = parse_metric(metric) if isinstance(metric, str) else metric
@@ -46,7 +46,7 @@ def assess(
         ours, theirs = baseline.run(feed), candidate.run(feed)
         closeness.update(feed, ours, theirs)
         total += 1
-        if label is not None:
+        if _given(label):
             quality.update(ours, theirs, label)
             labelled += 1
     if 0 < labelled < total:
@@ -55,3 +55,7 @@ def assess(
             hint="label all of them, or none",
         )
     return Assessment(quality.result(warn) if labelled else None, closeness.result(warn))
+
+
+def _given(label: Any) -> bool:
+    return label is not None and not (isinstance(label, list) and all(each is None for each in label))

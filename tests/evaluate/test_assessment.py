@@ -77,9 +77,10 @@ def test_latency_of_a_real_model(pair):
 
 def test_data_without_labels(pair):
     feeds = [{"x": np.ones((1, 128), np.float32)}]
-    found = assess(*pair, [(feed, None) for feed in feeds])
-    assert found.accuracy is None
-    assert found.fidelity.samples == 1
+    for label in (None, [None]):
+        found = assess(*pair, [(feed, label) for feed in feeds])
+        assert found.accuracy is None
+        assert found.fidelity.samples == 1
 
 
 def test_labels_for_some(pair):
