@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
+import onnx
+import onnx.shape_inference
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from onnxqp import ops
 from onnxqp.graph import add_initializer, constant, is_constant
+from onnxqp.normalize.light import light_proto
 from onnxqp.ops.operator import Elements
 
 _LONGEST = 64  # elements of an integer tensor that can still be a shape
@@ -18,12 +18,21 @@ _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 def infer_shapes(model: ir.Model) -> None:
     """Fill in every shape and type that onnx's inference finds; what it cannot, stays unknown."""
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    logger.disabled = True  # it warns and goes on; whoever needs a shape says so where it is missing
     try:
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    finally:
-        logger.disabled = False
+        proto = onnx.shape_inference.infer_shapes(light_proto(model), check_type=False, data_prop=True)
+        inferred = ir.from_proto(proto)
+    except Exception:  # it knows no error tree; whoever needs a shape says so where it is missing
+        return
+    for graph, found in zip(model.graphs(), inferred.graphs(), strict=True):
+        by_name = ir.convenience.create_value_mapping(found)
+        for name, value in ir.convenience.create_value_mapping(graph).items():
+            other = by_name.get(name)
+            if other is None or value.const_value is not None:
+                continue
+            if value.type is None:
+                value.type = other.type
+            if other.shape is not None and value.shape != other.shape:
+                value.shape = other.shape.copy()
 
 
 def fold_shape_values(model: ir.Model) -> bool:
