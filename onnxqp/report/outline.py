@@ -233,22 +233,21 @@ def _changes(first: ModelSummary, second: ModelSummary) -> Iterator[str]:
 
 
 def _operators(first: ModelSummary, second: ModelSummary | None) -> Iterator[Block]:
-    before = first.operators or {}
+    before = Counter(first.operators or {})
     if second is None:
-        rows = [(name, str(count)) for name, count in _most_first(before)]
-        columns: Row = ("operator", "nodes")
+        if before:
+            rows = tuple((name, str(count)) for name, count in _most_first(before))
+            yield Block("operators", ("operator", "nodes"), rows)
+        return
+    after = Counter(second.operators or {})
+    changed = tuple(
+        (name, str(before[name]), str(after[name]), f"{after[name] - before[name]:+d}")
+        for name, _ in _most_first(before | after)
+        if before[name] != after[name]
+    )
+    if changed:
+        yield Block("operators", ("operator", "before", "after", "change"), changed)
     else:
-        after = second.operators or {}
-        both = Counter(before) | Counter(after)
-        rows = [
-            (name, str(before.get(name, 0)), str(after.get(name, 0)), f"{after.get(name, 0) - before.get(name, 0):+d}")
-            for name, _ in _most_first(both)
-            if before.get(name, 0) != after.get(name, 0)
-        ]
-        columns = ("operator", "before", "after", "change")
-    if rows:
-        yield Block("operators", columns, tuple(rows))
-    elif second is not None:
         yield Block("operators", lines=(Line("the same in both models", "quiet"),))
 
 
@@ -332,8 +331,8 @@ def _pruning(found: Pruning, every: bool, groups: bool) -> Iterator[Block]:
         )
         yield Block("channel groups", ("group", "members", "before", "after", "score"), rows, texts=2)
     if found.pinned and (groups or every):
-        rows = tuple((group.id, _members(group.members), group.reason) for group in found.pinned)
-        yield Block("pinned", ("group", "members", "why"), rows, texts=3)
+        named = tuple((group.id, _members(group.members), group.reason) for group in found.pinned)
+        yield Block("pinned", ("group", "members", "why"), named, texts=3)
     elif found.pinned:
         kinds = Counter(("", group.reason) for group in found.pinned)
         pinned = tuple((reason, str(count)) for (_, reason), count in _top(kinds))

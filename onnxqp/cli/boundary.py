@@ -1,0 +1,159 @@
+"""Where exceptions end: two lines on stderr, an exit code, and with `--json` an object on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import click
+
+from onnxqp.cli import streams
+from onnxqp.cli.usage import explain
+from onnxqp.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED, OnnxqpError, OutputError, ResourceError
+from onnxqp.report.text import printable
+
+_DEFAULT_HINTS = {
+    "verification": "nothing was written; please report the model, with what onnxqp doctor prints",
+    "usage": "see onnxqp --help",
+    "model": "export the model again, or check it with onnxqp inspect",
+    "data": "see the data formats in onnxqp quantize --help",
+    "unsupported": "onnxqp inspect shows what can be done with the model",
+    "output": "choose another path",
+    "resource": "try fewer --samples or a smaller --batch-size",
+}
+_NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
+_NO_ROOM = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+
+
+@dataclass
+class Invocation:
+    """How this run wants its errors; known before the arguments are parsed, since that may fail."""
+
+    json: bool = False
+    debug: bool = False
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end. Not an Exception: no pass may take it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = EXIT_TERMINATED if number == signal.SIGTERM else EXIT_INTERRUPTED
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is said of an exception."""
+
+    code: int
+    kind: str
+    message: str
+    hint: str
+    where: str | None = None
+
+
+def run(command: Callable[[], Any], invocation: Invocation) -> int:
+    """The exit code of `command`, which returns its own or raises."""
+    streams.prepare()
+    try:
+        with _signals(), warnings.catch_warnings():
+            if not invocation.debug:
+                warnings.simplefilter("ignore")
+            code = command()
+            sys.stdout.flush()
+            return int(code or 0)
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            streams.abandon_stdout()  # the reader has seen enough: `onnxqp --help | head -3`
+            return 0
+        if isinstance(error, SystemExit):  # click's shell completion
+            raise
+        return _report(error, invocation)
+
+
+def _report(error: BaseException, invocation: Invocation) -> int:
+    failure = describe(error)
+    with contextlib.suppress(OSError):
+        if invocation.debug:
+            traceback.print_exception(error, file=sys.stderr)
+        where = failure.where
+        place = f"{where}: " if where and where not in failure.message else ""
+        sys.stderr.write(f"error: {printable(place + failure.message)}\nhint: {printable(failure.hint)}\n")
+    try:
+        if invocation.json:
+            sys.stdout.write(json.dumps({"error": _fields(failure)}, indent=2) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        streams.abandon_stdout()
+    return failure.code
+
+
+def _fields(failure: Failure) -> dict[str, object]:
+    keys = ("code", "kind", "message", "where", "hint")
+    return {key: getattr(failure, key) for key in keys if getattr(failure, key) is not None}
+
+
+def describe(error: BaseException) -> Failure:
+    """The failure that an exception stands for; whatever nobody foresaw is a bug of ours."""
+    if isinstance(error, click.ClickException):
+        error = explain(error)
+    elif isinstance(error, MemoryError):
+        error = ResourceError("out of memory")
+    elif isinstance(error, OSError):
+        error = _system_error(error)
+    if isinstance(error, OnnxqpError):
+        return Failure(error.code, error.kind, error.message, error.hint or _DEFAULT_HINTS[error.kind], error.where)
+    if isinstance(error, Stopped | KeyboardInterrupt | click.Abort):
+        code = error.code if isinstance(error, Stopped) else EXIT_INTERRUPTED
+        kind = "terminated" if code == EXIT_TERMINATED else "interrupted"
+        return Failure(code, kind, kind, "no half-written file is left behind; run the command again")
+    name = type(error).__name__
+    return Failure(
+        EXIT_BUG,
+        "internal",
+        f"internal error in onnxqp: {name}: {error}" if str(error) else f"internal error in onnxqp: {name}",
+        "this is a bug: please report it with what --debug and onnxqp doctor print",
+    )
+
+
+def _system_error(error: OSError) -> Exception:
+    reason = error.strerror or str(error)
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    if error.errno in _NO_WRITE:
+        return OutputError(f"cannot be written: {reason}", where=where, hint="check free space and permissions")
+    if error.errno in _NO_ROOM:
+        return ResourceError(f"the system refused: {reason}", where=where)
+    return error
+
+
+# ---- signals ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as exceptions, so that temporary files are removed on the way out."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    try:
+        old = {number: signal.signal(number, _stop) for number in numbers}
+    except ValueError:  # not the main thread: signals are somebody else's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

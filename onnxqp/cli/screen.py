@@ -1,0 +1,157 @@
+"""What the user sees: results on stdout, warnings and progress on stderr, report files beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import locale
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from onnxqp.cli import streams
+from onnxqp.errors import EXIT_DONE, EXIT_GATE_MISSED
+from onnxqp.report.records import SCHEMA_VERSION
+from onnxqp.report.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from onnxqp.report.records import Report
+
+Progress: TypeAlias = Callable[[str, int, int | None], None]
+
+_PIPE_WIDTH = 200  # columns where no terminal says how many: wide enough for every number on one line
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How one run presents itself."""
+
+    as_json: bool = False
+    reports: tuple[str, ...] = ()
+    quiet: bool = False
+    verbose: bool = False
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress | None]:
+        """A bar on stderr while work goes on; None where stderr is no terminal."""
+        if self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            yield None
+            return
+        with _bar() as bar:
+            task = bar.add_task("starting", total=None)
+
+            def advance(stage: str, done: int, total: int | None) -> None:
+                bar.update(task, description=printable(stage), completed=done, total=total)
+
+            yield advance
+
+    def show(self, report: Report, *, groups: bool = False, every: bool = False) -> int:
+        """Write the report files, print the report, and return the exit code that it means."""
+        from onnxqp.report import write
+
+        for path in self.reports:
+            write.write(report, Path(path))
+        if not self.quiet:
+            for warning in report.warnings:
+                click.echo(f"warning: {printable(warning)}", err=True)
+        if self.as_json:
+            self._print(write.to_json(report))
+        else:
+            from onnxqp.report import table
+
+            self._print(table.render(report, every=every or self.verbose, groups=groups or self.verbose))
+        return EXIT_DONE if report.passed else EXIT_GATE_MISSED
+
+    def show_operators(self, records: Sequence[Any]) -> int:
+        """Print operator records: one line each, or every fact of the only one."""
+        entries = [dataclasses.asdict(record) for record in records]
+        if self.as_json:
+            return self._print_object("ops", {"operators": entries})
+        if len(entries) == 1:
+            return self._print_facts(_flat(entries[0]))
+        from onnxqp.report import table
+
+        rows = [{key: _line(value) for key, value in entry.items() if not isinstance(value, dict)} for entry in entries]
+        if rows:
+            self._print(table.facts("", list(rows[0]), [list(row.values()) for row in rows]))
+        return EXIT_DONE
+
+    def show_doctor(self, facts: Mapping[str, Any]) -> int:
+        """Print what is known of this installation and machine."""
+        return self._print_object("doctor", facts) if self.as_json else self._print_facts(_flat(facts))
+
+    def _print_object(self, command: str, content: Mapping[str, Any]) -> int:
+        self._print(json.dumps({"schema_version": SCHEMA_VERSION, "command": command, **content}, indent=2))
+        return EXIT_DONE
+
+    def _print_facts(self, rows: Iterator[tuple[str, str]]) -> int:
+        from onnxqp.report import table
+
+        self._print(table.facts("", ("", ""), list(rows)))
+        return EXIT_DONE
+
+    def _print(self, content: str | RenderableType) -> None:
+        try:
+            if isinstance(content, str):
+                sys.stdout.write(content + "\n")
+            else:
+                _console(sys.stdout).print(content)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader left; the verdict stands all the same
+            streams.abandon_stdout()
+
+
+def screen_of(as_json: bool, reports: tuple[str, ...], quiet: bool, verbose: bool, debug: bool) -> Screen:
+    """The screen that the options describe. Report names are judged here, before any work."""
+    if reports:
+        from onnxqp.report.write import check_suffix
+
+        for path in reports:
+            check_suffix(Path(path))
+    invocation = click.get_current_context().obj
+    if invocation is not None:  # the configuration may have asked for JSON
+        invocation.json = invocation.json or as_json
+        invocation.debug = invocation.debug or debug
+    return Screen(as_json, reports, quiet, verbose)
+
+
+def _console(stream: IO[str]) -> Console:
+    from rich.console import Console
+
+    asked = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() or asked.isdigit() else _PIPE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    drawn = () if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX") else (BarColumn(),)
+    columns = (TextColumn("{task.description}", markup=False), *drawn, MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=_console(sys.stderr), transient=True) as bar:
+        yield bar
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as lines of a name and a text."""
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}".replace("_", " "), _line(value)
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(str(item) for item in sorted(value, key=str))
+    return "unknown" if value is None else str(value)
