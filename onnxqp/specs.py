@@ -45,36 +45,50 @@ class Note:
 
 @dataclass(frozen=True)
 class Weight:
-    """Which input is the weight, and which of its axes runs over the output channels (None: per tensor)."""
+    """Which input is the weight, which of its axes runs over the output channels (None: per tensor), and which are
+    summed over, slowest first, in the order in which integer kernels walk them (empty: neighbours are never added).
+    """
 
     index: int
     channel_axis: int | None
+    summed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Compute:
     """Arithmetic on its operands that some integer kernel may do: Conv, MatMul, Add, Concat, pools.
 
-    `activations` are the inputs that carry activations; `weight` and `bias` name constant operands.
+    `form` is the key of the target's kernel table: the operator's name, or that of a special case ("DepthwiseConv").
+    `activations` are the inputs that carry activations; `weight` and `bias` name constant operands. `low` and `high`
+    bound the output whatever the input, as Sigmoid's (0, 1).
     """
 
+    form: str
     activations: tuple[int, ...]
     weight: Weight | None = None
     bias: int | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
 class Movement:
-    """Moves or selects elements and changes none: every output shares the parameters of `inputs`."""
+    """Moves or selects elements and changes none: every output shares the parameters of `inputs`.
 
+    `form` is the key of the target's table of movements; `fill` is an input whose constant the operator writes
+    between the moved elements, as Pad's.
+    """
+
+    form: str
     inputs: tuple[int, ...] = (0,)
+    fill: int | None = None
 
 
 @dataclass(frozen=True)
 class Activation:
-    """Elementwise function of one input that a producing integer kernel may absorb by its clipping range.
+    """Clips one input to [low, high] (None: unbounded), as Relu (0, None) and ReLU6 (0, 6).
 
-    `low` and `high` bound the output (None: unbounded), as Relu (0, None), ReLU6 (0, 6).
+    A producing integer kernel absorbs it by the range of its output.
     """
 
     low: float | None
