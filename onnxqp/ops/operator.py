@@ -79,6 +79,10 @@ class Operator:
         """The elements of a small integer output, as far as shapes alone tell; `known` gives those of an input."""
         return None
 
+    def index_limit(self, node: ir.Node, index: int) -> int | None:
+        """How many different integers input `index` may hold, where it selects rows of a table."""
+        return None
+
     # ---- cost
 
     def macs(self, node: ir.Node) -> int:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxqp.graph import attribute_int, dims
 from onnxqp.ops import folding
 from onnxqp.ops.operator import Elements, Operator
 
@@ -26,3 +27,8 @@ class Gather(Operator):
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.gather_elements(node, known)
+
+    def index_limit(self, node: ir.Node, index: int) -> int | None:
+        table = dims(node.inputs[0])
+        axis = attribute_int(node, "axis", 0)
+        return table[axis] if index == 1 and table is not None and table else None
