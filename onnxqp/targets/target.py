@@ -1,0 +1,93 @@
+"""What a runtime and CPU make of a quantized model, as data: integer kernels, their conditions, and what they cost.
+
+Costs are rough: they rank int8 against float for one node and price the border between them; they predict no latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Time of a kernel: picoseconds per multiply-accumulate and nanoseconds per output element."""
+
+    mac_ps: float
+    element_ns: float
+
+    def nanoseconds(self, work: Work) -> float:
+        return work.macs * self.mac_ps / 1000 + work.elements * self.element_ns
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one node does in one inference: output elements, multiply-accumulates, channels (0: does not apply)."""
+
+    elements: int
+    macs: int = 0
+    channels_in: int = 0
+    channels_out: int = 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one form of computation runs in integers.
+
+    `fused` are the operator types that may stand for it in the optimised graph. `writes_float`: without a
+    QuantizeLinear behind it the kernel returns float; the others fall back to float then. `follows`: worth it only
+    where every activation is an integer already. `saturates`: adds neighbouring products in 16 bits on this CPU.
+    `multiple`: channels in and out that the fast paths need; other counts have the unaligned rates.
+    """
+
+    fused: tuple[str, ...]
+    float_rate: Rate
+    integer_rate: Rate
+    float_unaligned: Rate | None = None
+    integer_unaligned: Rate | None = None
+    multiple: tuple[int, int] = (1, 1)
+    writes_float: bool = False
+    follows: bool = False
+    saturates: bool = False
+
+    def float_ns(self, work: Work) -> float:
+        rate = self.float_rate if self._aligned(work, stem=True) else self.float_unaligned
+        return (rate or self.float_rate).nanoseconds(work)
+
+    def integer_ns(self, work: Work) -> float:
+        rate = self.integer_rate if self._aligned(work, stem=False) else self.integer_unaligned
+        return (rate or self.integer_rate).nanoseconds(work)
+
+    def _aligned(self, work: Work, *, stem: bool) -> bool:
+        """Float kernels also have a fast path for the few input channels of a stem."""
+        into, out = self.multiple
+        few = stem and work.channels_in < into
+        return (few or work.channels_in % into == 0) and work.channels_out % out == 0
+
+
+@dataclass(frozen=True)
+class Move:
+    """How a movement runs on integers.
+
+    `by_hand`: the runtime leaves it in float between Q and DQ, so that the node itself must be put on the integers.
+    `follows`: as of `Kernel`. The rate is that of moving one byte per element.
+    """
+
+    integer_ns: float
+    float_ns: float
+    by_hand: bool = False
+    follows: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """One family of CPUs under onnxruntime. Tables are keyed by the `form` of a role (`onnxqp.specs`)."""
+
+    name: str
+    kernels: Mapping[str, Kernel]
+    moves: Mapping[str, Move]
+    left_float: Mapping[str, str]  # forms that are not worth it, or have no kernel, and why
+    border_ns: float  # entering or leaving the integers: Q or DQ and the change of layout, per element
+    node_ns: float  # what every node costs
+    channel_step: int  # channel counts that are a multiple of it run on the fast paths
+    evidence: str  # where the numbers come from
