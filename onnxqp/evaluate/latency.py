@@ -1,9 +1,13 @@
 """Latency of one or more models, measured so that a ratio can be believed.
 
 All models run in one process and take turns: every round runs each of them once on the same feed, in a new order.
-Whatever slows the machine for a while slows all of them. Rounds are then resampled together (a paired bootstrap in
-blocks of neighbouring rounds, because disturbances last longer than one round), and the baseline takes part twice:
-how far it seems from itself is the noise, below which no difference means anything.
+Whatever slows the machine for a while slows all of them. A short run is preceded by an untimed one, so that it is
+measured as in a loop of its own: with warm caches, whatever ran before. (Without that, two sessions of one small model
+measured 10 to 25 % slower than alone, and up to 20 % apart when one of them came round more often.)
+
+Rounds are resampled together: a paired bootstrap, in blocks of neighbouring rounds because disturbances last longer
+than one. The baseline takes part twice: how far it seems from itself is the noise, below which no difference means
+anything.
 
 Warm-up and minimum duration follow `trtexec` (200 ms before, seconds rather than runs after).
 """
@@ -30,6 +34,7 @@ from onnxqp.specs import Feed
 Seconds: TypeAlias = npt.NDArray[np.float64]
 Clock: TypeAlias = Callable[[], float]
 
+SHORT_SECONDS = 20e-3  # before a shorter run the model runs once untimed: others have taken its place in the caches
 FAST_SECONDS = 200e-6  # a shorter run is repeated until it takes this long: a clock reading costs up to 0.1 us
 MOST_REPEATS = 1000
 RESAMPLES = 1000
@@ -84,16 +89,18 @@ def measure_each(
         raise DataError("there is no input to measure latency with", hint="give --data, or leave it out for synthetic")
     times: list[list[float]] = [[] for _ in entries]
     with _collector_off():
-        repeats = _warm_up(entries, effort, clock)
+        paces = _warm_up(entries, effort, clock)
         orders = _orders([id(runnable) for runnable, _ in entries], np.random.default_rng(effort.seed))
         spent = 0.0
         for done in itertools.count():
             if _enough(done, spent, len(entries), effort):
                 break
             for slot in next(orders):
-                runnable, feeds = entries[slot]
-                seconds = _timed(runnable, feeds[done % len(feeds)], repeats[slot], clock)
-                times[slot].append(seconds / repeats[slot])
+                (runnable, feeds), pace = entries[slot], paces[slot]
+                feed = feeds[done % len(feeds)]
+                spent += _timed(runnable, feed, pace.settling, clock)
+                seconds = _timed(runnable, feed, pace.repeats, clock)
+                times[slot].append(seconds / pace.repeats)
                 spent += seconds
     return [np.asarray(each, dtype=np.float64) for each in times]
 
@@ -113,21 +120,17 @@ def compare(
     *,
     threads: int,
     batch: int,
-    twin: Runnable | None = None,
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
 ) -> Latency:
     """Interleaved latency of two models on the same feeds; `threads` and `batch` are recorded as given.
 
-    Both models take two turns per round, and baseline and candidate alternate strictly: a model that followed itself
-    would find its weights in the cache. Each pair of turns counts as one model with twice the runs, so the numbers
-    of `effort` are met by the pair.
+    Both models take two turns per round, and baseline and candidate alternate strictly: no model follows itself.
+    Each pair of turns counts as one model with twice the runs, so the pair meets the numbers of `effort`.
 
     `speedup` is the ratio of the medians, `speedup_ci` its 95 % bootstrap interval over rounds. `noise` is taken
     between the two turns of the baseline, where the true ratio is 1: |ratio - 1|, or half the width of that ratio's
     interval, whichever is larger. Each turn has half the runs, so it rather overstates the noise of `speedup`.
-    `twin`, a second session of the baseline, takes the second turn: then the luck of where a session's memory lies
-    (several percent for runs far below a millisecond) is part of the noise, as it is part of `speedup`.
     """
     effort = effort or Effort()
     turns = replace(
@@ -136,13 +139,12 @@ def compare(
         min_seconds=effort.min_seconds / 2,
         floor_runs=-(-effort.floor_runs // 2),
     )
-    second = baseline if twin is None else twin
-    one, other, *twins = measure([baseline, candidate, second, candidate], feeds, effort=turns, clock=clock)
-    ours, theirs = np.stack([one, twins[0]], axis=1), np.stack([other, twins[1]], axis=1)
+    one, other, again, other_again = measure([baseline, candidate] * 2, feeds, effort=turns, clock=clock)
+    ours, theirs = np.stack([one, again], axis=1), np.stack([other, other_again], axis=1)
     rng = np.random.default_rng(effort.seed)
     low, high = ratio_interval(ours, theirs, rng)
     again_low, again_high = ratio_interval(ours[:, :1], ours[:, 1:], rng)
-    apart = abs(_ratio(float(np.median(one)), float(np.median(twins[0]))) - 1)
+    apart = abs(_ratio(float(np.median(one)), float(np.median(again))) - 1)
     return Latency(
         baseline=stats(ours.ravel()),
         candidate=stats(theirs.ravel()),
@@ -211,12 +213,17 @@ def _timed(runnable: Runnable, feed: Feed, repeats: int, clock: Clock) -> float:
     return clock() - start
 
 
-def _warm_up(entries: Sequence[Entry], effort: Effort, clock: Clock) -> list[int]:
-    """Runs each model until its caches, memory arena and the clock frequency have settled.
+@dataclass(frozen=True)
+class _Pace:
+    """One turn of a model: `settling` runs untimed, then `repeats` runs between two readings of the clock."""
 
-    Returns how often each is to be run per reading of the clock.
-    """
-    known: dict[int, int] = {}
+    settling: int
+    repeats: int
+
+
+def _warm_up(entries: Sequence[Entry], effort: Effort, clock: Clock) -> list[_Pace]:
+    """Runs each model until its memory arena and the clock frequency have settled, and returns its pace."""
+    known: dict[int, _Pace] = {}
     for runnable, feeds in entries:
         if id(runnable) in known:
             continue
@@ -228,7 +235,8 @@ def _warm_up(entries: Sequence[Entry], effort: Effort, clock: Clock) -> list[int
             if settled or spent >= effort.max_seconds / 10 or len(taken) >= MOST_REPEATS * effort.warmup_runs:
                 break
         typical = float(np.median(taken[len(taken) // 2 :]))
-        known[id(runnable)] = MOST_REPEATS if typical <= 0 else min(MOST_REPEATS, math.ceil(FAST_SECONDS / typical))
+        repeats = MOST_REPEATS if typical <= 0 else min(MOST_REPEATS, math.ceil(FAST_SECONDS / typical))
+        known[id(runnable)] = _Pace(int(typical < SHORT_SECONDS), repeats)
     return [known[id(runnable)] for runnable, _ in entries]
 
 
