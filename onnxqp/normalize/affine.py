@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxqp import ops
+from onnxqp.normalize.cleanup import bypass, can_bypass
 
 
 def fold_affine(model: ir.Model) -> bool:
@@ -20,12 +21,10 @@ def fold_affine(model: ir.Model) -> bool:
         layer = None if source is None else source.producer()
         if affine is None or source is None or layer is None or layer.graph is not node.graph:
             continue
-        if len(source.uses()) != 1 or source.is_graph_output() or node.outputs[0].is_graph_output():
+        if len(source.uses()) != 1 or source.is_graph_output() or not can_bypass(node, source):
             continue
         if not ops.rule_for(layer).absorb(layer, affine):
             continue
-        ir.convenience.replace_all_uses_with(node.outputs[0], source)
-        if isinstance(node.graph, ir.Graph):
-            node.graph.remove(node, safe=True)
+        bypass(node, source)
         changed = True
     return changed

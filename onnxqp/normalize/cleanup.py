@@ -44,34 +44,36 @@ def name_everything(model: ir.Model) -> None:
 def remove_pass_through(model: ir.Model) -> None:
     """Identity, Dropout at inference and their like go, unless that would join a graph input to a graph output."""
     for node in list(model.graph):
-        if not ops.rule_for(node).passes_through(node) or any(extra.uses() for extra in node.outputs[1:]):
+        if not ops.rule_for(node).passes_through(node):
             continue
-        source, result = node.inputs[0], node.outputs[0]
-        if source is None or any(extra.is_graph_output() for extra in node.outputs[1:]):
+        if any(extra.uses() or extra.is_graph_output() for extra in node.outputs[1:]):
             continue
-        if result.is_graph_output():
-            _rename_source(node, source, result)
-            continue
-        if source.type is None:
-            source.type, source.shape = result.type, result.shape
-        ir.convenience.replace_all_uses_with(result, source)
-        model.graph.remove(node, safe=True)
+        source = node.inputs[0]
+        if source is not None and can_bypass(node, source):
+            bypass(node, source)
 
 
-def _rename_source(node: ir.Node, source: ir.Value, result: ir.Value) -> None:
-    """The value behind a graph output's Identity takes over the output's place and name."""
-    graph = node.graph
-    if not isinstance(graph, ir.Graph) or source.producer() is None or source.is_graph_output():
-        return
-    if source.producer().graph is not graph:  # type: ignore[union-attr]
-        return
-    position = next(index for index, output in enumerate(graph.outputs) if output is result)
-    name = result.name
-    graph.outputs[position] = source
+def can_bypass(node: ir.Node, source: ir.Value) -> bool:
+    """Whether readers of `node` may read `source` instead: a graph output must stay the output of some node."""
+    if not node.outputs[0].is_graph_output():
+        return True
+    producer = source.producer()
+    return producer is not None and producer.graph is node.graph and not source.is_graph_output()
+
+
+def bypass(node: ir.Node, source: ir.Value) -> None:
+    """Let all readers of output 0 of `node` read `source`, and remove the node; a graph output keeps its name."""
+    graph, result = node.graph, node.outputs[0]
+    if not isinstance(graph, ir.Graph):
+        raise TypeError(f"{node.name} is in no graph")
+    if result.is_graph_output():
+        name = result.name
+        graph.outputs[next(i for i, output in enumerate(graph.outputs) if output is result)] = source
+        result.name = f"{name}_removed"
+        source.name = name
+    if result.type is not None:
+        source.type, source.shape = result.type, result.shape or source.shape
     ir.convenience.replace_all_uses_with(result, source)
-    result.name = f"{name}_removed"
-    source.name = name
-    source.type, source.shape = result.type or source.type, result.shape or source.shape
     graph.remove(node, safe=True)
 
 

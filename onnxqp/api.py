@@ -1,0 +1,406 @@
+"""The public functions: one per command, each from models and options to a report.
+
+    result = onnxqp.quantize("model.onnx", data="calib.npz")
+    result.model    the new model (an onnx_ir.Model), already verified
+    result.report   what was done and what it is worth
+
+A model is a path, an `onnx_ir.Model` or an `onnx.ModelProto`. Given a path, `quantize` and `prune` write their result
+beside it (or to `write.output`); given a model in memory and no output, they write nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxqp import inventory, ops
+from onnxqp import model as files
+from onnxqp.errors import OnnxqpError, UsageError
+from onnxqp.evaluate import latency as stopwatch
+from onnxqp.evaluate.runnable import require_same_signature
+from onnxqp.gather import DataLike, Inputs, as_options, gather
+from onnxqp.judge import Verdict, judge, require, require_finite
+from onnxqp.normalize import normalize
+from onnxqp.options import DataOptions, Gates, MeasureOptions, PruneOptions, QuantizeOptions, TargetName, WriteOptions
+from onnxqp.prune import plan as plan_pruning
+from onnxqp.prune import prune_model
+from onnxqp.quantize import plan_quantization, quantize_model
+from onnxqp.report.records import ModelLatency, ModelSummary, Report, Size
+from onnxqp.runtime import Session, ceilings, cpu, versions
+from onnxqp.steps import (
+    ModelLike,
+    Progress,
+    Run,
+    Subject,
+    check_output,
+    count_macs,
+    deliver,
+    one_of,
+    open_subject,
+    output_path,
+    prove_runs,
+)
+from onnxqp.targets import resolve
+
+_TRIAL_FEEDS = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """`model` is the new model, or None where none was made (inspect, bench, validate, a dry run)."""
+
+    model: ir.Model | None
+    report: Report
+
+
+class _GateMissed(Exception):
+    """Stops a file from getting its final name; never leaves this module."""
+
+
+def inspect(
+    model: ModelLike, other: ModelLike | None = None, *, groups: bool = False, target: TargetName = "auto"
+) -> Result:
+    """What a model is made of, which nodes can be quantized or why not, and with `groups` which channels can be cut.
+
+    With `other`, that model's summary stands as the report's output, for comparison.
+    """
+    run = Run("inspect", _arguments(model=model, other=other, groups=groups), target=target)
+    with run.memory:
+        subject = open_subject(model)
+        normal = _normalised(run, subject)
+        sections: dict[str, Any] = {"input": inventory.detailed(subject, normal)}
+        with run.stage("plan"):
+            sections["quantization"] = plan_quantization(normal, QuantizeOptions(target=target)).record()
+            if groups:
+                sections["pruning"] = plan_pruning(normal, PruneOptions(ratio=0.0), step=1).record
+        if other is not None:
+            second = open_subject(other)
+            sections["output"] = inventory.detailed(second, _normalised(run, second))
+            sections["size"] = _size(subject.bytes(), second.bytes())
+    return Result(None, run.report(**sections))
+
+
+def quantize(
+    model: ModelLike,
+    *,
+    options: QuantizeOptions | None = None,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    gates: Gates | None = None,
+    write: WriteOptions | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Calibration-based static int8 quantization: normalise, plan, calibrate, insert QDQ, verify, measure, write."""
+    options = options or QuantizeOptions()
+    job = _Job.start("quantize", "int8", model, options, data, measure, gates, write, progress)
+    run = job.run
+    with run.memory:
+        if job.write.dry_run:
+            plan = plan_quantization(job.normal, options)
+            return Result(None, run.report(input=job.summary(), quantization=plan.record()))
+        inputs = job.inputs()
+        with run.stage("quantize"):
+            done = quantize_model(
+                job.normal, inputs.calibration, options, seed=job.data_options.seed, progress=run.advance("quantize")
+            )
+        for warning in done.warnings:
+            run.warn(warning)
+        calibration = inputs.calibration_record(options.method)
+        return job.finish(inputs, done.model, quantization=done.quantization, calibration=calibration)
+
+
+def prune(
+    model: ModelLike,
+    *,
+    options: PruneOptions,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    gates: Gates | None = None,
+    write: WriteOptions | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Structured pruning: normalise, group coupled channels, choose, cut, prove, measure, write."""
+    one_of(ratio=options.ratio, threshold=options.threshold)
+    job = _Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
+    run = job.run
+    step = resolve(options.target).channel_step
+    with run.memory:
+        if job.write.dry_run:
+            plan = plan_pruning(job.normal, options, step=step)
+            return Result(None, run.report(input=job.summary(), pruning=plan.record))
+        inputs = job.inputs()
+        with run.stage("prune"):
+            done = prune_model(job.normal, inputs.some(_TRIAL_FEEDS), options, step=step, seed=job.data_options.seed)
+        for warning in done.warnings:
+            run.warn(warning)
+        return job.finish(inputs, done.model, pruning=done.pruning)
+
+
+def validate(
+    baseline: ModelLike,
+    candidate: ModelLike,
+    *,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Latency, accuracy or fidelity, and size of a candidate beside its baseline, on the CPU execution provider."""
+    measure, gates, data = measure or MeasureOptions(), gates or Gates(), data if data is not None else DataOptions()
+    run = Run(
+        "validate",
+        _arguments(measure, gates, data, baseline=baseline, candidate=candidate),
+        threads=measure.threads,
+        progress=progress,
+    )
+    with run.memory:
+        first, second = open_subject(baseline), open_subject(candidate)
+        with run.stage("open"):
+            ours = Session(first.source, threads=measure.threads)
+            theirs = Session(second.source, threads=measure.threads)
+            require_same_signature(ours, theirs)
+            normal = files.clone(first.model)
+            normalize(normal)
+        inputs = gather(run, normal, ours.inputs, ours.outputs, data, measure.output_name)
+        require(gates, ours, inputs, measure)
+        options, _ = as_options(data)
+        verdict = judge(
+            run,
+            ours,
+            theirs,
+            inputs,
+            size=_size(first.bytes(), second.bytes()),
+            measure=measure,
+            gates=gates,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+        other = files.clone(second.model)
+        normalize(other)
+        report = run.report(
+            passed=verdict.passed,
+            input=first.summary(count_macs(normal)),
+            output=second.summary(count_macs(other)),
+            **verdict.sections(),
+        )
+    return Result(None, report)
+
+
+def bench(
+    models: Sequence[ModelLike], *, data: DataLike | None = None, measure: MeasureOptions | None = None
+) -> Result:
+    """Interleaved latency of one or more models, each on inputs of its own signature."""
+    if not models:
+        raise UsageError("no model to measure", hint="give one or more .onnx files")
+    measure, data = measure or MeasureOptions(), data if data is not None else DataOptions()
+    run = Run("bench", _arguments(measure, data, models=[_name(model) for model in models]), threads=measure.threads)
+    options, _ = as_options(data)
+    entries = []
+    with run.memory:
+        subjects = [open_subject(model) for model in models]
+        for subject in subjects:
+            session = Session(subject.source, threads=measure.threads)
+            normal = files.clone(subject.model)
+            normalize(normal)
+            inputs = gather(run, normal, session.inputs, session.outputs, data, measure.output_name)
+            feeds = [feed for feed, _ in inputs.evaluation.batches(options.batch_size)][:4]
+            entries.append((session, feeds))
+        with run.stage("latency"):
+            run.memory.pause()
+            times = stopwatch.measure_each(entries)
+            run.memory.resume()
+    rows = [ModelLatency(s.name, stopwatch.stats(each)) for s, each in zip(subjects, times, strict=True)]
+    return Result(None, run.report(models=rows))
+
+
+def operators(name: str | None = None) -> list[inventory.OperatorFacts]:
+    """What is known of every operator, or of the one named: pruning rule, quantization rule, per target."""
+    return inventory.operator_facts(name)
+
+
+def doctor() -> dict[str, Any]:
+    """Versions, what the installed onnxruntime reads, and this machine: what a bug report needs."""
+    limit, processor = ceilings(), cpu()
+    return {
+        "versions": versions(),
+        "onnxruntime_reads": {"ir_version": limit.ir_version, "opset": limit.opset},
+        "machine": {
+            "cpu": processor.name,
+            "architecture": processor.machine,
+            "features": sorted(processor.features),
+            "cores": processor.cores,
+            "target": resolve("auto").name,
+        },
+        "operators_known": len(ops.RULES),
+    }
+
+
+# ---- what quantize and prune share ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A rewriting command: what was asked, the model, and its normalised copy."""
+
+    run: Run
+    subject: Subject
+    normal: ir.Model
+    path: Path | None
+    baseline: Session
+    data: DataLike
+    data_options: DataOptions
+    measure: MeasureOptions
+    gates: Gates
+    write: WriteOptions
+
+    @classmethod
+    def start(
+        cls,
+        command: str,
+        product: str,
+        model: ModelLike,
+        options: QuantizeOptions | PruneOptions,
+        data: DataLike | None,
+        measure: MeasureOptions | None,
+        gates: Gates | None,
+        write: WriteOptions | None,
+        progress: Progress | None,
+    ) -> _Job:
+        measure, gates, write = measure or MeasureOptions(), gates or Gates(), write or WriteOptions()
+        data = data if data is not None else DataOptions()
+        data_options, _ = as_options(data)
+        run = Run(
+            command,
+            _arguments(options, measure, gates, data_options, write, model=model),
+            threads=measure.threads,
+            target=options.target,
+            progress=progress,
+        )
+        subject = open_subject(model)
+        path = output_path(subject, write.output, product)
+        if not write.dry_run:
+            check_output(path, write.force, [subject.path, *_data_files(data_options)])
+        normal = _normalised(run, subject)
+        with run.stage("open"):
+            baseline = _open_baseline(run, subject, normal, measure.threads)
+        return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write)
+
+    def summary(self) -> ModelSummary | None:
+        return self.subject.summary(count_macs(self.normal))
+
+    def inputs(self) -> Inputs:
+        found = gather(
+            self.run, self.normal, self.baseline.inputs, self.baseline.outputs, self.data, self.measure.output_name
+        )
+        require(self.gates, self.baseline, found, self.measure)
+        return found
+
+    def finish(self, inputs: Inputs, model: ir.Model, **sections: Any) -> Result:
+        """Prove that the candidate runs, judge it, and let it have its name unless a gate is missed."""
+        outcome: dict[str, Any] = {}
+        feeds = inputs.some(_TRIAL_FEEDS)
+
+        def verify(candidate: Path | ir.Model) -> None:
+            with self.run.stage("verify"):
+                session = prove_runs(candidate, feeds, threads=self.measure.threads)
+                require_finite(self.baseline, session, feeds)
+                written = files.load(candidate) if isinstance(candidate, Path) else model
+                size = _size(self.subject.bytes(), Subject(written, _path(candidate), "").bytes())
+            outcome["verdict"] = self._judge(session, inputs, size)
+            if isinstance(candidate, Path):
+                normal = files.clone(written)
+                normalize(normal)
+                outcome["output"] = files.summarize(written, candidate, name=str(self.path), macs=count_macs(normal))
+            if not outcome["verdict"].passed and not self.write.keep_failed:
+                raise _GateMissed
+
+        try:
+            deliver(model, self.path, force=self.write.force, verify=verify)
+        except _GateMissed:
+            self.run.warn("a gate was missed: nothing was written")
+        verdict: Verdict = outcome["verdict"]
+        report = self.run.report(
+            passed=verdict.passed,
+            input=self.summary(),
+            output=outcome.get("output"),
+            **verdict.sections(),
+            **sections,
+        )
+        return Result(model, report)
+
+    def _judge(self, candidate: Session, inputs: Inputs, size: Size) -> Verdict:
+        return judge(
+            self.run,
+            self.baseline,
+            candidate,
+            inputs,
+            size=size,
+            measure=self.measure,
+            gates=self.gates,
+            batch_size=self.data_options.batch_size,
+            seed=self.data_options.seed,
+        )
+
+
+def _path(candidate: Path | ir.Model) -> Path | None:
+    return candidate if isinstance(candidate, Path) else None
+
+
+def _normalised(run: Run, subject: Subject) -> ir.Model:
+    with run.stage("normalize"):
+        normal = files.clone(subject.model)
+        for note in normalize(normal):
+            run.warn(f"{note.subject}: {note.reason}")
+    return normal
+
+
+def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int) -> Session:
+    """The model as given; where the runtime has no kernels for its old opset, the converted one, and say so."""
+    try:
+        return Session(subject.source, threads=threads)
+    except OnnxqpError:
+        if normal.opset_imports.get("", 0) == subject.model.opset_imports.get("", 0):
+            raise
+        session = Session(normal, threads=threads)
+        run.warn("onnxruntime does not run the model's old opset: the baseline is the model with its opset raised")
+        return session
+
+
+def _data_files(data: DataOptions) -> list[str]:
+    """Those specifications that name one existing file."""
+    return [spec for spec in (data.data, data.eval) if spec is not None and Path(spec).is_file()]
+
+
+def _size(baseline: int, candidate: int) -> Size:
+    return Size(baseline, candidate, baseline / candidate)
+
+
+def _name(model: ModelLike) -> str:
+    return str(model) if isinstance(model, str | Path) else "model in memory"
+
+
+def _arguments(*records: Any, **models: Any) -> dict[str, Any]:
+    """What was asked, flat, under the names of the options; what is at its default of None or empty is left out."""
+    found: dict[str, Any] = {}
+    for key, value in models.items():
+        if value is not None and value is not False:
+            found[key] = _name(value) if not isinstance(value, bool | list) else value
+    for record in records:
+        if dataclasses.is_dataclass(record) and not isinstance(record, type):
+            found.update(_flat(dataclasses.asdict(record)))
+    return found
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if key == "selection":
+            flat.update(_flat(value))
+        elif value is not None and value not in ((), {}, False):
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,164 @@
+"""Inputs for a run: read, or synthesised with a warning, and split into those to calibrate on and those to judge by."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from onnxqp import ops
+from onnxqp.data import SampleSet, hold_back, overlap, parse_preprocessing, read, synthesize
+from onnxqp.errors import UsageError
+from onnxqp.evaluate.scores import may_hold_classes
+from onnxqp.options import DataOptions
+from onnxqp.report.records import Calibration
+from onnxqp.specs import Feed, InputSpec
+from onnxqp.steps import Run
+
+DataLike: TypeAlias = DataOptions | str | Path | Iterable[Feed]
+
+_SYNTHETIC_SAMPLES = 64  # they teach little: more of them would only cost time
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`evaluation` judges the result; its labels count only when it was named as evaluation data."""
+
+    calibration: SampleSet
+    evaluation: SampleSet
+    held_back: int
+    labelled: bool
+
+    def calibration_record(self, method: str) -> Calibration:
+        return Calibration(self.calibration.source, len(self.calibration), self.held_back, method)
+
+    def some(self, count: int) -> list[Feed]:
+        """The first feeds of the evaluation set, for a trial run or a stopwatch."""
+        return list(itertools.islice(self.evaluation.feeds(), count))
+
+
+def as_options(data: DataLike) -> tuple[DataOptions, list[Feed] | None]:
+    """What a caller of the library gives: options, a specification, or the feeds themselves."""
+    if isinstance(data, DataOptions):
+        return data, None
+    if isinstance(data, str | Path):
+        return DataOptions(data=str(data)), None
+    feeds = list(data)
+    return DataOptions(samples=max(1, len(feeds))), feeds
+
+
+def gather(
+    run: Run,
+    model: ir.Model,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[InputSpec],
+    data: DataLike,
+    output_name: str | None = None,
+) -> Inputs:
+    """Read what the options name. `model` is normalised: its embeddings bound synthetic ids."""
+    options, feeds = as_options(data)
+    inputs = fix_shapes(inputs, options)
+    with run.stage("data"):
+        if feeds is not None:
+            drawn = SampleSet(_Listed(feeds), tuple(range(len(feeds))), tuple(inputs), "data", "feeds in memory")
+        elif options.data is not None:
+            drawn = _read(options.data, inputs, outputs, options, options.samples, output_name)
+        else:
+            drawn = _synthetic(model, inputs, options)
+        evaluation = None
+        if options.eval is not None:
+            evaluation = _read(options.eval, inputs, outputs, options, None, output_name)
+            _warn_overlap(run, drawn, evaluation)
+        labelled = evaluation is not None and evaluation.labels is not None
+        if evaluation is None:
+            calibration, evaluation = hold_back(drawn, seed=options.seed)
+            held = len(evaluation) if len(calibration) < len(drawn) else 0
+        else:
+            calibration, held = drawn, 0
+        for warning in dict.fromkeys((*drawn.warnings, *calibration.warnings, *evaluation.warnings)):
+            run.warn(warning)
+    return Inputs(calibration, evaluation, held, labelled)
+
+
+def fix_shapes(inputs: Sequence[InputSpec], options: DataOptions) -> tuple[InputSpec, ...]:
+    """The inputs with the shapes of `--shape` in place of symbolic ones."""
+    unknown = sorted(set(options.shapes) - {spec.name for spec in inputs})
+    if unknown:
+        names = ", ".join(spec.name for spec in inputs)
+        raise UsageError(
+            f"--shape names {unknown[0]!r}, which is no input of the model", hint=f"the inputs are: {names}"
+        )
+    fixed = options.shapes
+    return tuple(replace(spec, shape=fixed[spec.name]) if spec.name in fixed else spec for spec in inputs)
+
+
+def _read(
+    spec: str,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[InputSpec],
+    options: DataOptions,
+    samples: int | None,
+    output_name: str | None,
+) -> SampleSet:
+    preprocess = None if options.preprocess is None else parse_preprocessing(options.preprocess)
+    classes = class_count(outputs, output_name)
+    return read(spec, inputs, preprocess=preprocess, samples=samples, seed=options.seed, classes=classes)
+
+
+def class_count(outputs: Sequence[InputSpec], output_name: str | None) -> int | None:
+    """How many classes the judged output scores, where its declared shape says so."""
+    spec = next((spec for spec in outputs if output_name in (None, spec.name)), None)
+    if spec is None or not spec.shape or may_hold_classes(outputs, output_name) is not True:
+        return None
+    return next((size for size in spec.shape[1:] if isinstance(size, int) and size > 1), None)
+
+
+def _synthetic(model: ir.Model, inputs: Sequence[InputSpec], options: DataOptions) -> SampleSet:
+    samples = min(options.samples, _SYNTHETIC_SAMPLES)
+    return synthesize(
+        inputs, samples=samples, seed=options.seed, shapes=dict(options.shapes), limits=index_limits(model)
+    )
+
+
+def index_limits(model: ir.Model) -> dict[str, int]:
+    """How many different integers each integer input may take: the rows of the embedding that it selects from."""
+    limits: dict[str, int] = {}
+    for source in model.graph.inputs:
+        reached, seen = [source], {source}
+        while reached:
+            value = reached.pop()
+            for node, index in value.uses():
+                limit = ops.rule_for(node).index_limit(node, index)
+                if limit is not None and source.name is not None:
+                    limits[source.name] = min(limit, limits.get(source.name, limit))
+                for output in node.outputs:
+                    if output.dtype in (ir.DataType.INT32, ir.DataType.INT64) and output not in seen:
+                        seen.add(output)
+                        reached.append(output)
+    return limits
+
+
+def _warn_overlap(run: Run, calibration: SampleSet, evaluation: SampleSet) -> None:
+    shared = overlap(calibration, evaluation) if calibration.source == "data" else 0
+    if shared:
+        run.warn(f"{shared} samples are in both --data and --eval: the result looks better than it is")
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Feeds that the caller holds in memory."""
+
+    items: list[Feed]
+    labels: None = None
+    files: None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[Feed, str]]:
+        for index in indices:
+            yield self.items[index], f"feed {index}"

@@ -1,0 +1,119 @@
+"""Judge a candidate against its baseline: latency, accuracy or fidelity, size, gates."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxqp.errors import VerificationError
+from onnxqp.evaluate import gates as limits
+from onnxqp.evaluate import latency as stopwatch
+from onnxqp.evaluate.assessment import assess
+from onnxqp.evaluate.runnable import samples_in
+from onnxqp.evaluate.scores import may_hold_classes
+from onnxqp.gather import Inputs
+from onnxqp.options import Gates, MeasureOptions
+from onnxqp.report.records import Accuracy, Fidelity, Gate, Latency, Size
+from onnxqp.runtime import Session
+from onnxqp.specs import Feed
+from onnxqp.steps import Run
+
+_TIMED_FEEDS = 4  # different inputs for the stopwatch: data-dependent speed shows, caches stay realistic
+
+
+@dataclass(frozen=True)
+class Verdict:
+    size: Size
+    latency: Latency | None
+    accuracy: Accuracy | None
+    fidelity: Fidelity | None
+    gates: list[Gate]
+
+    @property
+    def passed(self) -> bool:
+        return all(gate.passed for gate in self.gates)
+
+    def sections(self) -> dict[str, Any]:
+        """The fields of the report that hold it."""
+        return {
+            "size": self.size,
+            "latency": self.latency,
+            "accuracy": self.accuracy,
+            "fidelity": self.fidelity,
+            "gates": self.gates,
+        }
+
+
+def require(gates: Gates, baseline: Session, inputs: Inputs | None, measure: MeasureOptions) -> None:
+    """Refuse gates that nothing here can judge, before the work; raises UsageError."""
+    limits.require(
+        gates,
+        labelled=inputs is not None and inputs.labelled,
+        class_output=may_hold_classes(baseline.outputs, measure.output_name),
+        measured=measure.validate,
+    )
+
+
+def judge(
+    run: Run,
+    baseline: Session,
+    candidate: Session,
+    inputs: Inputs,
+    *,
+    size: Size,
+    measure: MeasureOptions,
+    gates: Gates,
+    batch_size: int,
+    seed: int,
+) -> Verdict:
+    """Measure what `measure` allows, and check every gate."""
+    accuracy, fidelity, latency = None, None, None
+    if measure.validate:
+        with run.stage("evaluate"):
+            assessment = assess(
+                baseline,
+                candidate,
+                _labelled(inputs, batch_size),
+                measure.metric,
+                measure.output_name,
+                seed=seed,
+                warn=run.warn,
+            )
+            accuracy, fidelity = assessment.accuracy, assessment.fidelity
+        feeds = [feed for feed, _ in itertools.islice(inputs.evaluation.batches(batch_size), _TIMED_FEEDS)]
+        with run.stage("latency"):
+            run.memory.pause()
+            latency = stopwatch.compare(baseline, candidate, feeds, threads=run.threads, batch=samples_in(feeds[0]))
+            run.memory.resume()
+        for caution in stopwatch.cautions(latency):
+            run.warn(caution)
+    found = limits.check(gates, accuracy=accuracy, fidelity=fidelity, latency=latency, size=size)
+    return Verdict(size, latency, accuracy, fidelity, found)
+
+
+def _labelled(inputs: Inputs, batch_size: int) -> Iterator[tuple[Feed, Any]]:
+    """Feeds with their labels; labels of data that was only meant to calibrate do not count."""
+    for feed, labels in inputs.evaluation.batches(batch_size):
+        usable = inputs.labelled and all(label is not None for label in labels)
+        label: Any = None
+        if usable:
+            label = labels[0] if len(labels) == 1 else np.asarray(labels)
+        yield feed, label
+
+
+def require_finite(baseline: Session, candidate: Session, feeds: list[Feed]) -> None:
+    """A candidate that says NaN or Inf where its baseline does not is broken; raises VerificationError."""
+    for feed in feeds:
+        ours, theirs = baseline.run(feed), candidate.run(feed)
+        for name, array in theirs.items():
+            if not np.issubdtype(array.dtype, np.floating):
+                continue
+            if np.isfinite(ours.get(name, 0)).all() and not np.isfinite(array).all():
+                raise VerificationError(
+                    f"output {name!r} of the result is not finite",
+                    hint="run with --data that is typical of real use; if it is, please report a bug",
+                )
