@@ -7,20 +7,21 @@ every pass.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from onnxqp.data.check import Signature
-from onnxqp.data.files import require_file
+from onnxqp.data.files import ACCEPTED, require_file
 from onnxqp.data.labels import check_range, plain_label
 from onnxqp.errors import DataError, OnnxqpError
 from onnxqp.specs import Feed
@@ -202,23 +203,13 @@ def _user_code(name: str) -> Iterator[None]:
 
 def load_hook(spec: str) -> Factory:
     """The function that `file.py:name` or `module:name` means. Split at the last colon; the name may hold dots."""
-    place, _, name = spec.rpartition(":")
-    file = Path(place)
-    is_file = file.suffix == ".py" or file.is_file()
-    folder = str(file.resolve().parent) if is_file else str(Path.cwd())
-    with _user_code(spec), _search_path(folder, first=is_file):
-        module = _load_file(file) if is_file else _load_module(place, spec)
-        function = _resolve(module, name, spec)
-    if not callable(function):
-        raise DataError(
-            f"{name!r} is no function", where=spec, hint="name a function without arguments that yields dicts"
-        )
+    function, beside = find_function(spec)
 
     def call() -> Iterator[object]:
-        with _search_path(folder, first=is_file):
+        with beside():
             items = iter(function())
         while True:  # the body of a generator runs here, and may import what lies beside it
-            with _search_path(folder, first=is_file):
+            with beside():
                 try:
                     item = next(items)
                 except StopIteration:
@@ -226,6 +217,24 @@ def load_hook(spec: str) -> Factory:
             yield item
 
     return call
+
+
+def find_function(spec: str) -> tuple[Callable[..., Any], Callable[[], AbstractContextManager[None]]]:
+    """The function that `file.py:name` or `module:name` means, and a context in which it finds what lies beside it.
+
+    Raises DataError when there is none, or when the user's code cannot be imported.
+    """
+    place, _, name = spec.rpartition(":")
+    file = Path(place)
+    is_file = file.suffix == ".py" or file.is_file()
+    folder = str(file.resolve().parent) if is_file else str(Path.cwd())
+    beside = functools.partial(_search_path, folder, first=is_file)
+    with _user_code(spec), beside():
+        module = _load_file(file) if is_file else _load_module(place, spec)
+        function = _resolve(module, name, spec)
+    if not callable(function):
+        raise DataError(f"{name!r} is no function", where=spec, hint="name a function, as in file.py:function")
+    return function, beside
 
 
 @contextmanager
@@ -260,7 +269,7 @@ def _load_file(file: Path) -> ModuleType:
 
 def _load_module(name: str, spec: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise DataError(f"{name!r} is neither a file nor a module's name", where=spec, hint="file.py:function")
+        raise DataError(f"{name!r} is neither a file nor a module's name", where=spec, hint=ACCEPTED)
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from onnxqp.errors import UsageError
+from onnxqp.data.hooks import find_function
+from onnxqp.errors import DataError, UsageError
 from onnxqp.specs import Array
 
 MetricFunction: TypeAlias = Callable[[list[dict[str, Array]], list[Any]], float]
@@ -37,7 +37,8 @@ class CustomMetric:
     def __call__(self, outputs: list[dict[str, Array]], labels: list[Any]) -> float:
         """The metric's value. Raises `UsageError` when the function fails or returns anything but a finite number."""
         try:
-            value = float(self.function(outputs, labels))
+            with redirect_stdout(sys.stderr):  # stdout is for results
+                value = float(self.function(outputs, labels))
         except Exception as fault:  # the user's code may raise anything
             raise UsageError(
                 f"the metric failed: {type(fault).__name__}: {fault}",
@@ -57,34 +58,17 @@ def parse_metric(text: str) -> Metric:
 
     Raises `UsageError` when it is none of these or the file cannot be imported. Importing runs the user's code.
     """
-    if text.startswith("top") and text[3:].isdigit() and int(text[3:]) in (1, 5):
+    if text in ("top1", "top5"):
         return TopK(int(text[3:]))
-    file, colon, function = text.rpartition(":")
-    if not colon or not file.endswith(".py") or not function:
+    if ":" not in text:
         raise UsageError(f"unknown metric {text!r}", hint="--metric takes top1, top5 or file.py:function")
-    target: Any = _import(Path(file))
-    for part in function.split("."):
-        try:
-            target = getattr(target, part)
-        except AttributeError:
-            raise UsageError(f"{file} has no {function!r}", where=text, hint="define the function there") from None
-    if not callable(target):
-        raise UsageError(f"{function!r} in {file} is not a function", where=text, hint="name a function")
-    return CustomMetric(text, target)
-
-
-def _import(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}", where=str(path), hint="--metric takes file.py:function")
-    spec = importlib.util.spec_from_file_location(f"_onnxqp_metric_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be imported", where=str(path), hint="name a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look a module up by its name
     try:
-        spec.loader.exec_module(module)
-    except Exception as fault:  # the user's code may raise anything
-        raise UsageError(
-            f"importing {path} failed: {type(fault).__name__}: {fault}", where=str(path), hint="mend the file"
-        ) from fault
-    return module
+        function, beside = find_function(text)
+    except DataError as fault:
+        raise UsageError(f"--metric: {fault.message}", where=text, hint=fault.hint) from fault
+
+    def call(outputs: list[dict[str, Array]], labels: list[Any]) -> float:
+        with beside():
+            return float(function(outputs, labels))
+
+    return CustomMetric(text, call)
