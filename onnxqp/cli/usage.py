@@ -16,6 +16,8 @@ def explain(error: click.ClickException) -> UsageError:
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path} --help" if context is not None else "see onnxqp --help"
     message = error.format_message().strip().rstrip(".")
+    if isinstance(error, click.BadOptionUsage):
+        return UsageError(message.replace("Option ", "").replace("'", ""), hint=hint)
     if isinstance(error, click.NoSuchOption):
         return UsageError(f"no such option: {error.option_name}", hint=_option_hint(error.option_name, context) or hint)
     if isinstance(error, click.MissingParameter) and error.param is not None:

@@ -79,7 +79,7 @@ def _comparison(report: Report) -> Iterator[Block]:
         *_fidelity_lines(report.fidelity),
         *_calibration_lines(report.calibration),
     ]
-    if rows or lines:
+    if report.input is not None or rows or lines:
         yield Block(_title(report), ("", "before", "after", "change") if rows else (), tuple(rows), tuple(lines))
 
 
@@ -153,10 +153,14 @@ def _within_noise(latency: Latency) -> bool:
 def _accuracy_rows(accuracy: Accuracy | None) -> Iterator[Row]:
     if accuracy is None:
         return
-    shown = text.percent if accuracy.metric in _POINTS else text.number
+    shown = _points if accuracy.metric in _POINTS else text.number
     unit = " points" if accuracy.metric in _POINTS else ""
     gain = f"{-accuracy.drop:+.2f}{unit}" if accuracy.drop else "same"
     yield accuracy.metric, shown(accuracy.baseline), shown(accuracy.candidate), gain
+
+
+def _points(value: float) -> str:
+    return f"{value:.2f} %"
 
 
 def _accuracy_lines(accuracy: Accuracy | None) -> Iterator[Line]:

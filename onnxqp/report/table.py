@@ -14,6 +14,8 @@ from onnxqp.report.outline import Block, Tone, outline
 from onnxqp.report.records import Report
 from onnxqp.report.text import printable
 
+# Only a line under the heading, in ASCII: it survives every locale, terminal and copy into a bug report.
+_BOX = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _STYLES: Mapping[Tone, str] = {"plain": "", "good": "green", "bad": "bold red", "quiet": "dim"}
 
 
@@ -31,14 +33,14 @@ def _parts(block: Block) -> Iterable[RenderableType]:
     if block.title:
         yield Text(printable(block.title), style="bold")
     if block.rows:
-        yield Padding(_table(block), (0, 0, 0, 2))
+        yield Padding.indent(_table(block), 2)
     for line in block.lines:
-        yield Padding(Text(printable(line.text), style=_STYLES[line.tone]), (0, 0, 0, 2))
+        yield Padding.indent(Text(printable(line.text), style=_STYLES[line.tone]), 2)
     yield Text("")
 
 
 def _table(block: Block) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    table = Table(box=_BOX, show_edge=False, pad_edge=False, header_style="dim")
     for index, name in enumerate(block.columns):
         if index < block.texts:
             table.add_column(Text(name), overflow="fold")
