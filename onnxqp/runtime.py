@@ -70,13 +70,13 @@ class Session:
             settings.add_session_config_entry(key, text)
         if dump is not None:
             settings.optimized_model_filepath = str(dump)
-        self._spill: tempfile.TemporaryDirectory[str] | None = None
         where = str(source) if isinstance(source, Path) else None
-        payload = self._payload(source, taps, settings)
-        try:
-            self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
-        except Exception as err:  # onnxruntime's exception types differ between versions
-            raise _session_error(str(err), where) from err
+        with tempfile.TemporaryDirectory(prefix="onnxqp-") as spill:  # onnxruntime has read it once it is open
+            payload = _payload(source, taps, settings, Path(spill))
+            try:
+                self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
+            except Exception as err:  # onnxruntime's exception types differ between versions
+                raise _session_error(str(err), where) from err
         self.inputs = tuple(_spec(i) for i in self._session.get_inputs())
         self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
 
@@ -89,43 +89,44 @@ class Session:
             raise _run_error(str(err)) from err
         return dict(zip(wanted, results, strict=True))
 
-    def _payload(self, source: Source, taps: Sequence[str], settings: ort.SessionOptions) -> str | bytes:
-        if isinstance(source, bytes) and not taps:
-            return source
-        if isinstance(source, Path) and not taps:
-            return str(source)
-        if isinstance(source, ir.Model):
-            proto, folder = self._serialize(source)
-        elif isinstance(source, Path):
-            proto, folder = onnx.load_model(str(source), load_external_data=False), source.parent
-        else:
-            proto, folder = onnx.load_model_from_string(source), None
-        present = {output.name for output in proto.graph.output}
-        for name in taps:
-            if name not in present:
-                proto.graph.output.add(name=name)
-        if folder is not None:
-            settings.add_session_config_entry(_EXTERNAL_FOLDER, str(folder.resolve()))
-        return bytes(proto.SerializeToString())
 
-    def _serialize(self, model: ir.Model) -> tuple[onnx.ModelProto, Path | None]:
-        """The proto of a model in memory; weights in a file stay there, and too many in memory go to one."""
-        folders = {
-            Path(value.const_value.base_dir)
-            for value in model.graph.initializers.values()
-            if isinstance(value.const_value, ir.ExternalTensor)
-        }
-        embedded = sum(
-            tensor_bytes(value)
-            for value in model.graph.initializers.values()
-            if not isinstance(value.const_value, ir.ExternalTensor)
-        )
-        if len(folders) <= 1 and embedded < EMBED_LIMIT:
-            return ir.to_proto(model), next(iter(folders), None)
-        self._spill = tempfile.TemporaryDirectory(prefix="onnxqp-")
-        folder = Path(self._spill.name)
-        ir.save(model, folder / "model.onnx", external_data="model.data")
-        return onnx.load_model(str(folder / "model.onnx"), load_external_data=False), folder
+def _payload(source: Source, taps: Sequence[str], settings: ort.SessionOptions, spill: Path) -> str | bytes:
+    """What onnxruntime opens: the path or bytes as given, or the graph alone with its weights left in their file."""
+    if isinstance(source, bytes) and not taps:
+        return source
+    if isinstance(source, Path) and not taps:
+        return str(source)
+    if isinstance(source, ir.Model):
+        proto, folder = _serialize(source, spill)
+    elif isinstance(source, Path):
+        proto, folder = onnx.load_model(str(source), load_external_data=False), source.parent
+    else:
+        proto, folder = onnx.load_model_from_string(source), None
+    present = {output.name for output in proto.graph.output}
+    for name in taps:
+        if name not in present:
+            proto.graph.output.add(name=name)
+    if folder is not None:
+        settings.add_session_config_entry(_EXTERNAL_FOLDER, str(folder.resolve()))
+    return bytes(proto.SerializeToString())
+
+
+def _serialize(model: ir.Model, spill: Path) -> tuple[onnx.ModelProto, Path | None]:
+    """The proto of a model in memory; weights in a file stay there, and too many in memory go to one in `spill`."""
+    folders = {
+        Path(value.const_value.base_dir)
+        for value in model.graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    embedded = sum(
+        tensor_bytes(value)
+        for value in model.graph.initializers.values()
+        if not isinstance(value.const_value, ir.ExternalTensor)
+    )
+    if len(folders) <= 1 and embedded < EMBED_LIMIT:
+        return ir.to_proto(model), next(iter(folders), None)
+    ir.save(model, spill / "model.onnx", external_data="model.data")
+    return onnx.load_model(str(spill / "model.onnx"), load_external_data=False), spill
 
 
 def _spec(argument: Any) -> InputSpec:
@@ -149,7 +150,7 @@ def _session_error(message: str, where: str | None) -> OnnxqpError:
     limit = ceilings_hint()
     if "Unsupported model IR version" in message or "under development" in message or "ValidateOpset" in message:
         return UnsupportedError(f"the installed onnxruntime does not read this model: {line}", where=where, hint=limit)
-    if any(text in message for text in ("not a registered", "NOT_IMPLEMENTED", "NotImplemented", "Could not find")):
+    if any(text in message for text in ("not a registered", "NOT_IMPLEMENTED", "Could not find", "No Op registered")):
         return UnsupportedError(
             f"onnxruntime's CPU provider cannot run this model: {line}",
             where=where,

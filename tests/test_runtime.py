@@ -1,0 +1,117 @@
+"""Sessions: what they say when a model or its inputs are wrong, and what they really run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxqp import model as files
+from onnxqp.errors import DataError, ModelError, UnsupportedError
+from onnxqp.runtime import Session, ceilings, cpu, optimized_graph, versions
+
+
+def proto(op: str = "Relu", domain: str = "", shape: tuple[int | str, ...] = ("n", 4)) -> onnx.ModelProto:
+    node = helper.make_node(op, ["x"], ["y"], name="only", domain=domain)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_signature() -> None:
+    session = Session(proto().SerializeToString())
+    (spec,) = session.inputs
+    assert (spec.name, spec.dtype, spec.shape) == ("x", np.dtype(np.float32), ("n", 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "error"),
+    [
+        (proto("NoSuchOperator"), UnsupportedError),
+        (proto("Custom", "my.domain"), UnsupportedError),
+        (proto("Conv"), ModelError),
+    ],
+)
+def test_what_cannot_be_opened(model: onnx.ModelProto, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        Session(model.SerializeToString())
+    assert getattr(caught.value, "hint", None)
+
+
+@pytest.mark.parametrize(
+    "feed",
+    [
+        {"x": np.zeros((1, 5), np.float32)},
+        {"x": np.zeros((1, 4), np.float64)},
+        {"other": np.zeros((1, 4), np.float32)},
+    ],
+)
+def test_inputs_that_do_not_fit(feed: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    with pytest.raises(DataError) as caught:
+        Session(proto().SerializeToString()).run(feed)
+    assert caught.value.hint
+
+
+def test_the_optimised_graph_shows_fusions() -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((8, 4, 3, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    left = [node.op_type for node in optimized_graph(model.SerializeToString()).graph.node]
+    assert "Relu" not in left
+
+
+def test_weights_in_a_file_are_not_copied_into_a_tapped_model(tmp_path: Path) -> None:
+    weight = np.arange(4096, dtype=np.float32).reshape(64, 64)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    x = np.eye(64, dtype=np.float32)[:1]
+    for source in (path, files.load(path)):
+        result = Session(source, taps=["m"]).run({"x": x})
+        np.testing.assert_array_equal(result["m"], weight[:1])
+
+
+def test_too_many_weights_in_memory_spill_to_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxqp.runtime.EMBED_LIMIT", 8)
+    weight = ir.tensor(np.full((4, 4), 2, np.float32), name="w")
+    model = files.from_proto(proto())
+    value = ir.Value(name="w", const_value=weight, shape=ir.Shape((4, 4)), type=ir.TensorType(ir.DataType.FLOAT))
+    model.graph.register_initializer(value)
+    (relu,) = list(model.graph)
+    source = relu.inputs[0]
+    product = ir.Node("", "MatMul", [source, value], num_outputs=1, name="product")
+    model.graph.insert_before(relu, product)
+    relu.replace_input_with(0, product.outputs[0])
+    result = Session(model).run({"x": np.ones((1, 4), np.float32)})
+    np.testing.assert_array_equal(result["y"], np.full((1, 4), 8, np.float32))
+
+
+def test_facts_of_this_installation() -> None:
+    limit = ceilings()
+    assert limit.ir_version >= 9
+    assert limit.opset >= 19
+    assert set(versions()) == {"onnxqp", "onnx", "onnx_ir", "onnxruntime", "python"}
+    assert cpu().cores >= 1
