@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from onnxqp import config
 from onnxqp.cli.parameters import Number, Option, Size, Step
+from onnxqp.cli.usage import explain
 from onnxqp.errors import UsageError
 
 _META = "onnxqp.configuration"
@@ -30,8 +31,11 @@ def apply(context: click.Context, parameter: click.Parameter, given: str | None)
     found = config.read(path, known, trusted=given is not None)
     context.meta[_META] = found
     values = found.values(context.info_name or "")
-    names = {_key(option): option.name for option in _options(context.command)}
-    context.default_map = {names[key]: value for key, value in values.items() if key in names}
+    context.default_map = {
+        option.name: _accepted(option, context, values[_key(option)], path)
+        for option in _options(context.command)
+        if option.name is not None and _key(option) in values
+    }
 
 
 def configuration(context: click.Context) -> config.Configuration:
@@ -50,6 +54,17 @@ def preprocessing(spec: str | None) -> str | Mapping[str, Any] | None:
     """The table of the configuration that `spec` names, else `spec` itself."""
     tables = configuration(click.get_current_context()).preprocess
     return tables.get(spec, spec) if spec is not None else None
+
+
+def _accepted(option: click.Option, context: click.Context, value: Any, path: Path) -> Any:
+    """`value`, which the option takes; raises UsageError that names the file when it does not."""
+    try:
+        option.type_cast_value(context, value)
+    except click.BadParameter as error:
+        error.ctx, error.param = context, option
+        fault = explain(error)
+        raise UsageError(fault.message.removeprefix("--"), where=str(path), hint=fault.hint) from error
+    return value
 
 
 def _configurable(command: click.Command) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 import click
-from click.core import ParameterSource
 
 from onnxqp.errors import UsageError
 
 
 def explain(error: click.ClickException) -> UsageError:
-    """The UsageError that says what `error` says, with a hint and, for a value from a file, the file."""
+    """The UsageError that says what `error` says, with a hint."""
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path} --help" if context is not None else "see onnxqp --help"
     message = error.format_message().strip().rstrip(".")
@@ -60,15 +59,8 @@ def _pieces(context: click.Context | None) -> str | None:
 
 def _bad_value(error: click.BadParameter, param: click.Parameter, hint: str) -> UsageError:
     name = param.opts[-1] if isinstance(param, click.Option) else param.human_readable_name
-    message = f"{name}: {error.message.strip().rstrip('.')}"
-    context = error.ctx
-    where = None
-    if context is not None and param.name and context.get_parameter_source(param.name) is ParameterSource.DEFAULT_MAP:
-        configuration = context.meta.get("onnxqp.configuration")
-        where = str(configuration.path) if configuration is not None else None
-        message = f"{name.lstrip('-')}: {error.message.strip().rstrip('.')}"
     if isinstance(param.type, click.Choice):
-        value = str(error.message).split("'")[1] if "'" in error.message else ""
+        value = error.message.split("'")[1] if "'" in error.message else ""
         near = nearest(value, [str(choice) for choice in param.type.choices])
         hint = f"did you mean {near}?" if near else hint
-    return UsageError(message, where=where, hint=hint)
+    return UsageError(f"{name}: {error.message.strip().rstrip('.')}", hint=hint)
