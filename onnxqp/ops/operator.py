@@ -41,6 +41,7 @@ class Operator:
     """An operator that nobody described: its axes are pinned and it stays in float."""
 
     op_types: ClassVar[tuple[str, ...]] = ()  # "Conv", or "com.microsoft.FusedConv" outside the default domain
+    quantized: ClassVar[bool] = False  # it occurs only in models that are quantized already
 
     # ---- pruning
 
@@ -56,6 +57,10 @@ class Operator:
     def quantization(self, node: ir.Node) -> Role:
         """What this node is to a quantizer."""
         return Float(f"no integer rule for operator {node.op_type}")
+
+    def plain(self, node: ir.Node) -> bool:
+        """Rewrite the node, exactly, into the form that integer kernels take; whether the graph changed."""
+        return False
 
     # ---- normalisation
 
