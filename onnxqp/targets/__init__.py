@@ -11,8 +11,8 @@ from onnxqp.targets.target import Kernel, Move, Rate, Target, Work
 _VNNI = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
 
 
-def resolve(name: str, cpu_features: Collection[str]) -> Target:
-    """The target of that name; `auto` is the one of a CPU with these features, as Linux names them.
+def resolve(name: str, cpu_features: Collection[str] | None = None) -> Target:
+    """The target of that name; `auto` is the one of a CPU with these features, as Linux names them (None: this CPU).
 
     Raises UsageError for a name that is no target.
     """
@@ -20,6 +20,10 @@ def resolve(name: str, cpu_features: Collection[str]) -> Target:
         if name not in TARGETS:
             raise UsageError(f"no target {name!r}", hint=f"choose auto or one of {', '.join(TARGETS)}")
         return TARGETS[name]
+    if cpu_features is None:
+        from onnxqp.runtime import cpu  # opens onnxruntime: only where it is needed
+
+        cpu_features = cpu().features
     if any(feature in cpu_features for feature in _VNNI):
         return TARGETS["x64-vnni"]
     if "avx2" in cpu_features:
@@ -29,4 +33,21 @@ def resolve(name: str, cpu_features: Collection[str]) -> Target:
     return TARGETS["portable"]
 
 
-__all__ = ["TARGETS", "Kernel", "Move", "Rate", "Target", "Work", "resolve"]
+def describe(op_type: str, target: str) -> str:
+    """In a few words, what becomes of an operator on a target: its integer kernel, or why it stays in float."""
+    table = resolve(target)
+    if op_type in table.kernels:
+        kernel = table.kernels[op_type]
+        fused = " or ".join(name for name in kernel.fused)
+        return f"{fused}, where its inputs are integers already" if kernel.follows else fused
+    for form, move in table.moves.items():
+        if op_type == form:
+            return "moves integers, after an integer kernel" if move.follows else "moves integers"
+        if form.startswith(op_type):  # a special case of the operator, as ResizeNearest
+            return f"moves integers when {form.removeprefix(op_type).lower()}"
+    if op_type in table.absorbed:
+        return "absorbed by the integer kernel before it"
+    return f"float: {table.left_float.get(op_type, 'no integer kernel')}"
+
+
+__all__ = ["TARGETS", "Kernel", "Move", "Rate", "Target", "Work", "describe", "resolve"]

@@ -77,6 +77,7 @@ def _target(name: str, speed: _Speed, evidence: str, *, border_ns: float, channe
         name=name,
         kernels=_kernels(speed, saturates=saturates),
         moves=_MOVES,
+        absorbed=frozenset(("Relu", "Clip")),
         left_float=_LEFT_FLOAT,
         border_ns=border_ns,
         node_ns=1500.0,

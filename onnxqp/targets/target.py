@@ -86,6 +86,7 @@ class Target:
     name: str
     kernels: Mapping[str, Kernel]
     moves: Mapping[str, Move]
+    absorbed: frozenset[str]  # operators that clip, which the kernel before them does by the range of its output
     left_float: Mapping[str, str]  # forms that are not worth it, or have no kernel, and why
     border_ns: float  # entering or leaving the integers: Q or DQ and the change of layout, per element
     node_ns: float  # what every node costs
