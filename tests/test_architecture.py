@@ -30,7 +30,14 @@ FREE = ("onnxqp.report.records",)  # data only: every room may speak in reports
 # Which rooms may import a library, as prefixes of module names.
 ONLY = {
     "onnxruntime": ("onnxqp.runtime",),
-    "onnx": ("onnxqp.model", "onnxqp.integrity", "onnxqp.runtime", "onnxqp.normalize", "onnxqp.steps"),
+    "onnx": (
+        "onnxqp.model",
+        "onnxqp.integrity",
+        "onnxqp.runtime",
+        "onnxqp.normalize",
+        "onnxqp.steps",
+        "onnxqp.data.onnx_test_data",
+    ),
     "click": ("onnxqp.cli",),
     "rich": ("onnxqp.cli", "onnxqp.report.table"),
     "PIL": ("onnxqp.data",),
