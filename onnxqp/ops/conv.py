@@ -6,9 +6,14 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxqp.axes import AxisLabels, Cut
 from onnxqp.graph import attribute_int
-from onnxqp.ops import folding
+from onnxqp.ops import folding, quantizing
+from onnxqp.ops.cost import dimension, element_count
+from onnxqp.ops.grouped import couple_grouped
+from onnxqp.ops.join import dims_of, join, rank_of
 from onnxqp.ops.operator import Affine, Operator
+from onnxqp.specs import Compute, Role
 
 
 class Conv(Operator):
@@ -16,8 +21,30 @@ class Conv(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Conv",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        group = attribute_int(node, "group", 1)
+        if group != 1:
+            couple_grouped(node, labels, group, transposed=False)
+            return
+        names = _names(node, weight=("out", "in"))
+        join(labels, node, names, {0: _image(node, "out")})
+        labels.weigh(node, 1, produced=0, consumed=1)
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        _resize_depthwise(node, cut)
+
+    def macs(self, node: ir.Node) -> int:
+        weight = node.inputs[1]
+        return element_count(node.outputs[0]) * element_count(weight) // dimension(weight, 0)
+
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         return folding.absorb(node, affine, output_axis=1, weight_axis=0)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.conv_role(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return quantizing.absorb_pad(node)
 
 
 class ConvTranspose(Operator):
@@ -25,5 +52,45 @@ class ConvTranspose(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("ConvTranspose",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        group = attribute_int(node, "group", 1)
+        if group != 1:
+            couple_grouped(node, labels, group, transposed=True)
+            return
+        names = _names(node, weight=("in", "out"))
+        join(labels, node, names, {0: _image(node, "out")})
+        labels.weigh(node, 1, produced=1, consumed=0)
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        _resize_depthwise(node, cut)
+
+    def macs(self, node: ir.Node) -> int:
+        weight = node.inputs[1]
+        return element_count(node.inputs[0]) * element_count(weight) // dimension(weight, 0)
+
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         return folding.absorb(node, affine, output_axis=1, weight_axis=1, groups=attribute_int(node, "group", 1))
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("ConvTranspose", (0,))
+
+
+def _image(node: ir.Node, channels: str) -> list[str | None]:
+    """Names of an image's axes: batch, channels, and space, which is convolved."""
+    return ["batch", channels, *[None] * (rank_of(node.inputs[0]) - 2)]
+
+
+def _names(node: ir.Node, weight: tuple[str, str]) -> dict[int, list[str | None]]:
+    names: dict[int, list[str | None]] = {0: _image(node, "in"), 1: [*weight, *_image(node, "in")[2:]]}
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        names[2] = ["out"]
+    return names
+
+
+def _resize_depthwise(node: ir.Node, cut: Cut) -> None:
+    """A depthwise convolution has as many groups as channels; other group counts stay."""
+    group = attribute_int(node, "group", 1)
+    if group > 1 and dims_of(node.inputs[0])[1] == group:
+        channels = cut.size(node.inputs[0], 1)
+        if channels is not None:
+            node.attributes["group"] = ir.AttrInt64("group", channels)

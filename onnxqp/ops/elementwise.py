@@ -7,13 +7,24 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxqp.axes import AxisLabels
 from onnxqp.graph import constant
-from onnxqp.ops import folding
+from onnxqp.ops import folding, quantizing
+from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Affine, Elements, Operator
+from onnxqp.specs import Activation, Compute, Movement, Role
 
 
 class Elementwise(Operator):
     """Every axis ties over all operands and the output, aligned from the right; axes of size 1 stay out."""
+
+    operands: ClassVar[int | None] = None  # how many inputs carry elements; None: all of them
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        carriers = [index for index, value in enumerate(node.inputs[: self.operands]) if value is not None]
+        rank = max(rank_of(node.inputs[index]) for index in carriers)
+        names = {index: range(rank - rank_of(node.inputs[index]), rank) for index in carriers}
+        join(labels, node, names, dict.fromkeys(range(len(node.outputs)), range(rank)))
 
 
 class Relu(Elementwise):
@@ -21,11 +32,21 @@ class Relu(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Relu",)
 
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Activation(0.0, None)
+
 
 class Clip(Elementwise):
     """Channels pass; the bounds are scalars."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Clip",)
+
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.clip_role(node)
 
 
 class LeakyRelu(Elementwise):
@@ -33,11 +54,21 @@ class LeakyRelu(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("LeakyRelu",)
 
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("LeakyRelu", (0,))
+
 
 class Sigmoid(Elementwise):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Sigmoid",)
+
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("Sigmoid", (0,), low=0.0, high=1.0)
 
 
 class HardSigmoid(Elementwise):
@@ -45,11 +76,21 @@ class HardSigmoid(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("HardSigmoid",)
 
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class HardSwish(Elementwise):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("HardSwish",)
+
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
 
 
 class Tanh(Elementwise):
@@ -57,11 +98,21 @@ class Tanh(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Tanh",)
 
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class Gelu(Elementwise):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Gelu", "Erf", "com.microsoft.Gelu", "com.microsoft.QuickGelu")
+
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
 
 
 class Unary(Elementwise):
@@ -74,21 +125,33 @@ class Unary(Elementwise):
         *("IsNaN", "IsInf", "Not", "BitwiseNot"),
     )
 
+    operands: ClassVar[int | None] = 1
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class Identity(Elementwise):
     """Channels pass, elements unchanged."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Identity", "Dropout")
 
+    operands: ClassVar[int | None] = 1
+
     def passes_through(self, node: ir.Node) -> bool:
         training = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         return len(node.inputs) < 3 or node.inputs[2] is None or (training is not None and not training.any())
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Reshape")
 
 
 class Cast(Elementwise):
     """Channels pass, the element type changes."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
+
+    operands: ClassVar[int | None] = 1
 
     def folds(self, node: ir.Node) -> bool:
         """Not from small integers: that is a weight kept in int8, which the runtime rebuilds when it loads."""
@@ -110,6 +173,9 @@ class Add(Elementwise):
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.arithmetic_elements(node, known, operator.add)
 
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("Add", (0, 1))
+
 
 class Mul(Elementwise):
     """Both operands and the output tie."""
@@ -121,6 +187,9 @@ class Mul(Elementwise):
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.arithmetic_elements(node, known, operator.mul)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("Mul", (0, 1))
 
 
 class Binary(Elementwise):
@@ -137,6 +206,9 @@ class Binary(Elementwise):
         "BitwiseXor",
     )
 
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class Comparison(Elementwise):
     """Both operands and the output, which is boolean, tie."""
@@ -152,14 +224,23 @@ class Variadic(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Max", "Min", "Sum", "Mean")
 
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class Where(Elementwise):
     """Condition, both branches and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Where",)
 
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class PRelu(Elementwise):
     """The slope ties to the input; a slope of size 1 is shared by all channels and stays."""
 
     op_types: ClassVar[tuple[str, ...]] = ("PRelu",)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)

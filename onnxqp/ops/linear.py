@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxqp.axes import AxisLabels, CannotCouple
 from onnxqp.graph import attribute_float, attribute_int, rank
-from onnxqp.ops import folding
+from onnxqp.ops import folding, quantizing
+from onnxqp.ops.cost import dimension, element_count
+from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Affine, Operator
+from onnxqp.specs import Role
 
 
 class Gemm(Operator):
@@ -16,11 +21,31 @@ class Gemm(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Gemm",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        left = ("k", "m") if attribute_int(node, "transA", 0) else ("m", "k")
+        right = ("n", "k") if attribute_int(node, "transB", 0) else ("k", "n")
+        names: dict[int, tuple[str, ...]] = {0: left, 1: right}
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            names[2] = ("m", "n")[2 - rank_of(node.inputs[2]) :]
+        join(labels, node, names, {0: ("m", "n")})
+        labels.weigh(node, 0, produced=left.index("m"), consumed=left.index("k"))
+        labels.weigh(node, 1, produced=right.index("n"), consumed=right.index("k"))
+
+    def macs(self, node: ir.Node) -> int:
+        contracted = dimension(node.inputs[1], 1 if attribute_int(node, "transB", 0) else 0)
+        return element_count(node.outputs[0]) * contracted
+
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         if attribute_float(node, "alpha", 1.0) != 1.0 or attribute_float(node, "beta", 1.0) != 1.0:
             return False
         axis = 0 if attribute_int(node, "transB", 0) else 1
         return folding.absorb(node, affine, output_axis=1, weight_axis=axis)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.gemm_role(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return quantizing.fold_gemm_factors(node)
 
 
 class MatMul(Operator):
@@ -28,14 +53,70 @@ class MatMul(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("MatMul",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        ranks = [rank_of(value) for value in node.inputs[:2]]
+        batch = [("batch", i) for i in reversed(range(max(*ranks, 2) - 2))]
+        left = ["k"] if ranks[0] == 1 else [*batch[len(batch) - ranks[0] + 2 :], "m", "k"]
+        right = ["k"] if ranks[1] == 1 else [*batch[len(batch) - ranks[1] + 2 :], "k", "n"]
+        output = [*batch, *left[-2:-1], *right[-1:]] if ranks[1] > 1 else [*batch, *left[-2:-1]]
+        join(labels, node, {0: left, 1: right}, {0: output})
+        if ranks[0] > 1:
+            labels.weigh(node, 0, produced=ranks[0] - 2, consumed=ranks[0] - 1)
+        labels.weigh(node, 1, produced=ranks[1] - 1 if ranks[1] > 1 else None, consumed=max(ranks[1] - 2, 0))
+
+    def macs(self, node: ir.Node) -> int:
+        return element_count(node.outputs[0]) * dimension(node.inputs[0], -1)
+
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         columns, out = rank(node.inputs[1]), rank(node.outputs[0])
         if columns != 2 or out is None or affine.shift.any():
             return False  # it has no bias to take the shift
         return folding.absorb(node, affine, output_axis=out - 1, weight_axis=1)
 
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.matmul_role(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return quantizing.gemm_from_matmul(node)
+
 
 class Einsum(Operator):
     """One axis per letter, tied over all its occurrences."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Einsum",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        terms, output = _einsum_terms(node)
+        join(labels, node, dict(enumerate(terms)), {0: output})
+        for index, term in enumerate(terms):
+            elsewhere = set("".join(other for i, other in enumerate(terms) if i != index))
+            produced = [axis for axis, letter in enumerate(term) if letter in output and letter not in elsewhere]
+            consumed = [axis for axis, letter in enumerate(term) if letter not in output]
+            if produced or consumed:
+                produces, consumes = (axes[-1] if axes else None for axes in (produced, consumed))
+                labels.weigh(node, index, produced=produces, consumed=consumes)
+
+    def macs(self, node: ir.Node) -> int:
+        try:
+            terms, _ = _einsum_terms(node)
+        except CannotCouple:
+            return 0
+        sizes = {
+            letter: dimension(value, axis)
+            for value, term in zip(node.inputs, terms, strict=True)
+            for axis, letter in enumerate(term)
+        }
+        return math.prod(sizes.values())
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
+def _einsum_terms(node: ir.Node) -> tuple[list[str], str]:
+    """The letters of each operand and of the output."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    if "." in equation:
+        raise CannotCouple("an Einsum with an ellipsis")
+    left, arrow, output = equation.partition("->")
+    letters = left.replace(",", "")
+    return left.split(","), output if arrow else "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)

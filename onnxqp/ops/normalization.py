@@ -6,8 +6,12 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxqp.ops import folding
+from onnxqp.axes import AxisLabels, CannotCouple
+from onnxqp.graph import attribute_int, attribute_ints
+from onnxqp.ops import folding, quantizing
+from onnxqp.ops.join import channel_labels, dims_of, join, rank_of
 from onnxqp.ops.operator import Affine, Operator
+from onnxqp.specs import Role
 
 
 class BatchNormalization(Operator):
@@ -15,14 +19,30 @@ class BatchNormalization(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        if attribute_int(node, "training_mode", 0):
+            raise CannotCouple("a BatchNormalization in training mode")
+        image = _image(node)
+        join(labels, node, {0: image, **dict.fromkeys(range(1, 5), image[1:2])}, {0: image})
+
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.batch_norm_affine(node)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
 
 
 class InstanceNormalization(Operator):
     """Channels tie to scale and bias; a cut spatial axis has its statistics over the kept elements."""
 
     op_types: ClassVar[tuple[str, ...]] = ("InstanceNormalization",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        image = _image(node)
+        join(labels, node, {0: image, 1: image[1:2], 2: image[1:2]}, {0: image}, statistic=image[2:])
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
 
 
 class LayerNormalization(Operator):
@@ -34,20 +54,75 @@ class LayerNormalization(Operator):
         "SimplifiedLayerNormalization",
     )
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        rank = rank_of(node.inputs[0])
+        first = attribute_int(node, "axis", -1) % rank
+        present = [index for index, value in enumerate(node.inputs) if value is not None]
+        names = {index: range(rank - rank_of(node.inputs[index]), rank) for index in present}
+        moments = [axis if axis < first else None for axis in range(rank)]
+        outputs = {0: range(rank), **dict.fromkeys(range(1, len(node.outputs)), moments)}
+        join(labels, node, names, outputs, statistic=range(first, rank))
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class GroupNormalization(Operator):
     """Channels tie to scale and bias, every group keeps as many; the statistics are those of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GroupNormalization",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        image, groups = _image(node), node.attributes["num_groups"].as_int()
+        data = node.inputs[0]
+        if data is None or dims_of(node.inputs[1]) != (dims_of(data)[1],):
+            raise CannotCouple("a GroupNormalization with one scale per group")
+        join(labels, node, {0: image, 1: image[1:2], 2: image[1:2]}, {0: image}, statistic=image[1:])
+        channels = channel_labels(labels, data, 1)
+        if channels is not None:
+            labels.balance(channels.reshape(groups, -1))
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
 
 class LpNormalization(Operator):
     """Channels pass; the norm is that of the kept channels."""
 
-    op_types: ClassVar[tuple[str, ...]] = ("LpNormalization", "MeanVarianceNormalization")
+    op_types: ClassVar[tuple[str, ...]] = ("LpNormalization",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        names = range(rank_of(node.inputs[0]))
+        join(labels, node, {0: names}, {0: names}, statistic=[attribute_int(node, "axis", -1) % len(names)])
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
+class MeanVarianceNormalization(Operator):
+    """Channels pass; the statistics are those of the kept channels."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("MeanVarianceNormalization",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        names = range(rank_of(node.inputs[0]))
+        axes = attribute_ints(node, "axes") or [0, 2, 3]
+        join(labels, node, {0: names}, {0: names}, statistic=[axis % len(names) for axis in axes])
 
 
 class LRN(Operator):
     """The channel axis is pinned: each output looks at neighbouring channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("LRN",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        names = [None if axis == 1 else axis for axis in range(rank_of(node.inputs[0]))]
+        join(labels, node, {0: names}, {0: names})
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
+def _image(node: ir.Node) -> list[str]:
+    """Names of an image's axes: batch, channels, and space."""
+    return ["batch", "channels", *(f"space{axis}" for axis in range(rank_of(node.inputs[0]) - 2))]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Reduction
+from onnxqp.ops import quantizing
+from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Operator
+from onnxqp.specs import Compute, Role
 
 
 class MaxPool(Operator):
@@ -12,20 +18,67 @@ class MaxPool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("MaxPool",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
+            labels.pin_node(node, "the indices of MaxPool count across channels")
+        _couple_window(node, labels)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.max_pool_role(node)
+
 
 class AveragePool(Operator):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("AveragePool", "LpPool")
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        _couple_window(node, labels)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("AveragePool", (0,)) if node.op_type == "AveragePool" else quantizing.no_kernel(node)
+
 
 class GlobalAveragePool(Operator):
     """Channels pass, spatial axes become 1."""
 
-    op_types: ClassVar[tuple[str, ...]] = ("GlobalAveragePool", "GlobalLpPool")
+    op_types: ClassVar[tuple[str, ...]] = ("GlobalAveragePool",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        _couple_global(node, labels, Reduction.MEAN)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Compute("GlobalAveragePool", (0,)) if node.op_type == "GlobalAveragePool" else quantizing.no_kernel(node)
 
 
 class GlobalMaxPool(Operator):
     """Channels pass, spatial axes become 1."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalMaxPool",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        _couple_global(node, labels, Reduction.MAX)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
+class GlobalLpPool(Operator):
+    """Channels pass, spatial axes become 1."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("GlobalLpPool",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        _couple_global(node, labels, Reduction.SUM)
+
+
+def _couple_window(node: ir.Node, labels: AxisLabels) -> None:
+    """Batch and channels pass, windows mix the positions of space."""
+    names = ["batch", "channels", *[None] * (rank_of(node.inputs[0]) - 2)]
+    join(labels, node, {0: names}, {0: names})
+
+
+def _couple_global(node: ir.Node, labels: AxisLabels, reduction: Reduction) -> None:
+    space = [f"space{axis}" for axis in range(rank_of(node.inputs[0]) - 2)]
+    output = ["batch", "channels", *[None] * len(space)]
+    join(labels, node, {0: ["batch", "channels", *space]}, {0: output}, reduction=reduction)

@@ -6,8 +6,14 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from onnxqp.axes import AxisLabels, CannotCouple, Cut
+from onnxqp.graph import attribute_ints, constant
 from onnxqp.ops import folding
+from onnxqp.ops.join import dims_of, movable, rank_of
 from onnxqp.ops.operator import Elements, Operator
+from onnxqp.ops.reshaping import renumber, reshape_families
+from onnxqp.ops.rewrite import set_sizes
+from onnxqp.specs import Movement, Role
 
 
 class Reshape(Operator):
@@ -15,8 +21,31 @@ class Reshape(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Reshape",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        value = node.inputs[0]
+        if value is not None:
+            labels.give(node.outputs[0], reshape_families(node, labels, value, node.outputs[0]))
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        """The new sizes; a -1 stays, and a 0 where it still copies the right dimension of the input."""
+        sizes = cut.sizes(node.outputs[0])
+        literal = constant(node.inputs[1])
+        if literal is None:
+            set_sizes(node, 1, sizes)
+            return
+        entering, before, after = cut.sizes(node.inputs[0]), dims_of(node.inputs[0]), dims_of(node.outputs[0])
+        for axis, size in enumerate(literal):
+            if size == 0:
+                copied, wanted = entering.get(axis, before[axis]), sizes.pop(axis, after[axis])
+                if copied is not None and wanted is not None and copied != wanted:
+                    sizes[axis] = wanted
+        set_sizes(node, 1, sizes, keep=(-1,))
+
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Reshape")
 
 
 class Flatten(Operator):
@@ -24,14 +53,36 @@ class Flatten(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Flatten",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        value = node.inputs[0]
+        if value is not None:
+            labels.give(node.outputs[0], reshape_families(node, labels, value, node.outputs[0]))
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Flatten")
+
 
 class Squeeze(Operator):
     """Axes are renumbered."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Squeeze",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        shape = dims_of(node.inputs[0])
+        operand = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        removed = attribute_ints(node, "axes") if operand is None else operand
+        if removed is None:
+            if len(node.inputs) > 1 and node.inputs[1] is not None:
+                raise CannotCouple("a Squeeze of axes that are computed")
+            removed = [axis for axis, size in enumerate(shape) if size == 1]
+        gone = {int(axis) % len(shape) for axis in removed}
+        _renumber(node, labels, [axis for axis in range(len(shape)) if axis not in gone])
+
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Squeeze")
 
 
 class Unsqueeze(Operator):
@@ -39,11 +90,37 @@ class Unsqueeze(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Unsqueeze",)
 
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        value = node.inputs[0]
+        operand = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        added = attribute_ints(node, "axes") if operand is None else operand
+        if added is None:
+            raise CannotCouple("an Unsqueeze of axes that are computed")
+        rank = rank_of(value) + len(added)
+        old = [axis for axis in range(rank) if axis not in [int(axis) % rank for axis in added]]
+        labels.give(node.outputs[0], renumber(movable(labels, value), dict(enumerate(old))))
+
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Unsqueeze")
 
 
 class Transpose(Operator):
     """Axes are permuted."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Transpose",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        order = attribute_ints(node, "perm") or list(reversed(range(rank_of(node.inputs[0]))))
+        _renumber(node, labels, order)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Transpose")
+
+
+def _renumber(node: ir.Node, labels: AxisLabels, order: list[int]) -> None:
+    """Give the output the families of the input, whose axes `order` become its axes."""
+    new = {old: axis for axis, old in enumerate(order)}
+    labels.give(node.outputs[0], renumber(movable(labels, node.inputs[0]), new))

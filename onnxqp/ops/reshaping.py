@@ -1,0 +1,200 @@
+"""The Reshape rule: labels are reshaped like the elements they stand for.
+
+Input and output axes fall into minimal *segments* of equal product, `[N | S | 3hd] -> [N | S | 3, h, d]`, and labels of
+a segment are laid out and reshaped as the elements are. Three things need care:
+
+- An axis that is split keeps its channels only if every block of the new inner axis keeps the same number (`balance`).
+- Blocks that were compacted, each at other positions, and are then merged with the inner axis not last, as the channel
+  shuffle does ([g, c] -> [c, g] -> [c g]), would come out interleaved: the merged axis of the cut graph would hold its
+  elements in another order than the original axis with some left out. There, all blocks keep the same positions.
+- Dimensions that are not known to be equal before and after leave one opaque segment between what matches from the
+  front and what matches from the back; nothing inside it can be cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels
+from onnxqp.ops.join import dims_of, movable
+
+_LARGEST = 2**24  # labels laid out over one set of segments; beyond that the axis is pinned
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Axes `before` of the input hold the elements of axes `after` of the output; not `known`: not cut."""
+
+    before: range
+    after: range
+    known: bool = True
+
+    @property
+    def copies(self) -> bool:
+        return len(self.before) == 1 and len(self.after) == 1
+
+
+def symbols(value: ir.Value) -> list[int | str]:
+    """Dimensions of a value, unknown ones as names that equal nothing else."""
+    if value.shape is None:
+        raise CannotCouple("a Reshape of unknown rank")
+    named = [size if isinstance(size, int) else size.value for size in value.shape]
+    return [f"?{value.name}.{axis}" if size is None else size for axis, size in enumerate(named)]
+
+
+def split_segments(before: Sequence[int | str], after: Sequence[int | str]) -> list[Segment]:
+    """The minimal segments of a reshape. A single unknown on each side is the same when all else agrees."""
+    before, after = _match_unknowns(list(before), list(after))
+    if 0 in before or 0 in after:
+        raise CannotCouple("a Reshape of an empty tensor")
+    found, start = _common(before, after, 0, 0)
+    if start == (len(before), len(after)):
+        return found
+    rest_before, rest_after = before[start[0] :], after[start[1] :]
+    mirrored, end = _common(rest_before[::-1], rest_after[::-1], 0, 0)
+    stop = (len(before) - end[0], len(after) - end[1])
+    found.append(Segment(range(start[0], stop[0]), range(start[1], stop[1]), known=False))
+    for segment in reversed(mirrored):
+        n, m = len(before), len(after)
+        found.append(
+            Segment(
+                range(n - segment.before.stop, n - segment.before.start),
+                range(m - segment.after.stop, m - segment.after.start),
+            )
+        )
+    return found
+
+
+def reshape_families(node: ir.Node, labels: AxisLabels, value: ir.Value, output: ir.Value) -> list[Family]:
+    """Families of `output`, whose elements are those of `value` in the same row-major order."""
+    families = movable(labels, value)
+    if not families:
+        return []
+    segments = split_segments(symbols(value), symbols(output))
+    if len({_home(segments, family) for family in families}) < len(families):
+        families = _one_per_segment(node, labels, segments, families)
+    sizes = dims_of(value), dims_of(output)
+    made = (_reshape_family(node, labels, family, segments, *sizes) for family in families)
+    return [family for family in made if family is not None]
+
+
+def _match_unknowns(before: list[int | str], after: list[int | str]) -> tuple[list[int | str], list[int | str]]:
+    """Give the only unknown of either side one name when the products of the rest agree."""
+    names = [name for name in before if isinstance(name, str)], [name for name in after if isinstance(name, str)]
+    known = [math.prod(size for size in side if isinstance(size, int)) for side in (before, after)]
+    if len(names[0]) == len(names[1]) == 1 and known[0] == known[1]:
+        after = [names[0][0] if size == names[1][0] else size for size in after]
+    return before, after
+
+
+def _keys(sizes: Sequence[int | str]) -> list[tuple[int, tuple[str, ...]]]:
+    """The product before each axis and after the last: of the numbers, and the names in it."""
+    product, names = 1, []
+    keys: list[tuple[int, tuple[str, ...]]] = [(1, ())]
+    for size in sizes:
+        if isinstance(size, int):
+            product *= size
+        else:
+            names.append(size)
+        keys.append((product, tuple(sorted(names))))
+    return keys
+
+
+def _common(
+    before: Sequence[int | str], after: Sequence[int | str], i: int, j: int
+) -> tuple[list[Segment], tuple[int, int]]:
+    """Segments from the front, as far as products can be matched, and where they end."""
+    last = {key: place for place, key in enumerate(_keys(after))}
+    ends = {key: place for place, key in enumerate(_keys(before)) if key in last}
+    found = []
+    for key, stop in ends.items():
+        if stop > i or last[key] > j:
+            found.append(Segment(range(i, stop), range(j, last[key])))
+            i, j = stop, last[key]
+    return found, (i, j)
+
+
+def _home(segments: Sequence[Segment], family: Family) -> int:
+    return next(n for n, segment in enumerate(segments) if family.inner in segment.before)
+
+
+def _one_per_segment(
+    node: ir.Node, labels: AxisLabels, segments: Sequence[Segment], families: Sequence[Family]
+) -> tuple[Family, ...]:
+    """Two channel axes that merge into one: a slice of it would go for either of two reasons. Only the larger stays."""
+    kept: dict[int, Family] = {}
+    for family in sorted(families, key=lambda family: -family.labels.size):
+        home = _home(segments, family)
+        if home not in kept:
+            kept[home] = family
+        else:
+            labels.pin(family.labels, node, "merges with another channel axis")
+    return tuple(kept.values())
+
+
+def _reshape_family(
+    node: ir.Node,
+    labels: AxisLabels,
+    family: Family,
+    segments: Sequence[Segment],
+    before: Sequence[int | None],
+    after: Sequence[int | None],
+) -> Family | None:
+    home = segments[_home(segments, family)]
+    if not home.known:
+        labels.pin(family.labels, node, "reshaped to dimensions that are not known")
+        return None
+    opaque = {axis for segment in segments if not segment.known for axis in segment.before}
+    # outer axes that stand behind the inner one in a merge: their blocks would interleave
+    behind = {axis for axis in family.outer if axis in home.before and axis > family.inner}  # type: ignore[operator]
+    family = labels.coarsen(family, [axis for axis in family.axes if axis not in opaque | behind])
+    touched = [s for s in segments if any(axis in s.before for axis in family.axes)]
+    laid_out, axes = _lay_out(node, labels, family, touched, before, after)
+    if laid_out is None:
+        return None
+    varying = [n for n, axis in enumerate(axes) if (laid_out != laid_out.take([0], axis=n)).any()]
+    inside = [n for n in varying if axes[n] in home.after]
+    if not inside:
+        labels.pin(family.labels, node, "no axis is left to cut")
+        return None
+    order = [n for n in varying if n != inside[-1]] + [inside[-1]]
+    still = tuple(n for n in range(len(axes)) if n not in order)
+    shaped = laid_out.transpose(*still, *order).reshape(-1, *(laid_out.shape[n] for n in order))[0]
+    if shaped.ndim > 1:
+        labels.balance(shaped.reshape(-1, shaped.shape[-1]))
+    return Family(tuple(axes[n] for n in order), shaped)
+
+
+def _lay_out(
+    node: ir.Node,
+    labels: AxisLabels,
+    family: Family,
+    touched: Sequence[Segment],
+    before: Sequence[int | None],
+    after: Sequence[int | None],
+) -> tuple[Labels | None, list[int]]:
+    """The labels over all output axes of the touched segments, and these axes."""
+    inside = [axis for segment in touched for axis in segment.before]
+    axes = [axis for segment in touched for axis in segment.after]
+    sizes = [before[axis] for axis in inside]
+    if any(size is None for size in sizes):
+        labels.pin(family.labels, node, "merges with a dimension that is not known")
+        return None, axes
+    whole = [size for size in sizes if size is not None]
+    if math.prod(whole) > _LARGEST:
+        labels.pin(family.labels, node, "merges with very large axes")
+        return None, axes
+    order = sorted(range(len(family.axes)), key=lambda n: inside.index(family.axes[n]))  # type: ignore[arg-type]
+    shape = [size if axis in family.axes else 1 for axis, size in zip(inside, whole, strict=True)]
+    spread = family.labels.transpose(order).reshape(shape)
+    return np.broadcast_to(spread, whole).reshape([after[axis] or 1 for axis in axes]), axes
+
+
+def renumber(families: Sequence[Family], new: dict[int, int]) -> list[Family]:
+    """Families after axes moved: `new` maps old axis numbers to new ones."""
+    return [family.renamed(new) for family in families]
