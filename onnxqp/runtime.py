@@ -169,7 +169,7 @@ def _run_error(message: str) -> OnnxqpError:
     line = _first_line(message)
     if "bad_alloc" in message or "Failed to allocate" in message:
         return ResourceError(f"not enough memory to run the model: {line}", hint="lower --batch-size or fix --shape")
-    if "INVALID_ARGUMENT" in message:
+    if "INVALID_ARGUMENT" in message and "while running" not in message:
         return DataError(
             f"the inputs do not fit the model: {line}", hint="`onnxqp inspect` prints the names, types and shapes"
         )
