@@ -1,8 +1,8 @@
 """The data of the sample models: scikit-learn's handwritten digits, rendered in colour before clutter.
 
-Every one of the 1797 scanned digits (8x8 pixels, UCI "Optical Recognition of Handwritten Digits") belongs to one part
-only (train, calib, eval, images), so that no stroke seen in training or calibration is ever evaluated. A render enlarges
-one digit, turns, shears and moves it, paints it over a darker, two-coloured background, puts fragments of other digits of
+Each of the 1797 scanned digits (8x8 pixels, UCI "Optical Recognition of Handwritten Digits") belongs to one part only
+(train, calib, eval, images), so that no stroke seen in training or calibration is ever evaluated. A render enlarges one
+digit, turns, shears and moves it, paints it over a darker, two-coloured background, puts fragments of other digits of
 the same part around it, and adds noise. Pixels have 32 levels (multiples of 8), which keeps the committed files small.
 
 Needs numpy, scipy, scikit-learn and Pillow; no deep learning framework.
