@@ -166,7 +166,7 @@ def validate(
             require_same_signature(ours, theirs)
             normal = files.clone(first.model)
             normalize(normal)
-        inputs = gather(run, normal, ours.inputs, ours.outputs, data, measure.output_name)
+        inputs = gather(run, normal, ours, data, measure.output_name)
         require(gates, ours, inputs, measure)
         options, _ = as_options(data)
         verdict = judge(
@@ -207,7 +207,7 @@ def bench(
             session = Session(subject.source, threads=measure.threads)
             normal = files.clone(subject.model)
             normalize(normal)
-            inputs = gather(run, normal, session.inputs, session.outputs, data, measure.output_name)
+            inputs = gather(run, normal, session, data, measure.output_name)
             feeds = [feed for feed, _ in inputs.evaluation.batches(options.batch_size)][:4]
             entries.append((session, feeds))
         with run.stage("latency"):
@@ -294,9 +294,7 @@ class _Job:
         return self.subject.summary(count_macs(self.normal))
 
     def inputs(self) -> Inputs:
-        found = gather(
-            self.run, self.normal, self.baseline.inputs, self.baseline.outputs, self.data, self.measure.output_name
-        )
+        found = gather(self.run, self.normal, self.baseline, self.data, self.measure.output_name)
         require(self.gates, self.baseline, found, self.measure)
         return found
 

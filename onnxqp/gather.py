@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -12,16 +12,18 @@ import onnx_ir as ir
 
 from onnxqp import ops
 from onnxqp.data import SampleSet, hold_back, overlap, parse_preprocessing, read, synthesize
-from onnxqp.errors import UsageError
+from onnxqp.errors import DataError, UsageError
 from onnxqp.evaluate.scores import may_hold_classes
 from onnxqp.options import DataOptions
 from onnxqp.report.records import Calibration
+from onnxqp.runtime import Session
 from onnxqp.specs import Feed, InputSpec
 from onnxqp.steps import Run
 
 DataLike: TypeAlias = DataOptions | str | Path | Iterable[Feed]
 
 _SYNTHETIC_SAMPLES = 64  # they teach little: more of them would only cost time
+_LENGTHS = (32, 64, 128, 256, 512, 576, 1024, 4096, 16000)  # of sequences and sounds, when the default does not run
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,17 @@ def as_options(data: DataLike) -> tuple[DataOptions, list[Feed] | None]:
     return DataOptions(samples=max(1, len(feeds))), feeds
 
 
-def gather(
-    run: Run,
-    model: ir.Model,
-    inputs: Sequence[InputSpec],
-    outputs: Sequence[InputSpec],
-    data: DataLike,
-    output_name: str | None = None,
-) -> Inputs:
-    """Read what the options name. `model` is normalised: its embeddings bound synthetic ids."""
+def gather(run: Run, model: ir.Model, session: Session, data: DataLike, output_name: str | None = None) -> Inputs:
+    """Read what the options name for the model that `session` runs; `model` is the same, normalised."""
     options, feeds = as_options(data)
-    inputs = fix_shapes(inputs, options)
+    inputs, outputs = fix_shapes(session.inputs, options), session.outputs
     with run.stage("data"):
         if feeds is not None:
             drawn = SampleSet(_Listed(feeds), tuple(range(len(feeds))), tuple(inputs), "data", "feeds in memory")
         elif options.data is not None:
             drawn = _read(options.data, inputs, outputs, options, options.samples, output_name)
         else:
-            drawn = _synthetic(model, inputs, options)
+            drawn = _synthetic(model, session, options)
         evaluation = None
         if options.eval is not None:
             evaluation = _read(options.eval, inputs, outputs, options, None, output_name)
@@ -85,15 +80,18 @@ def gather(
 
 
 def fix_shapes(inputs: Sequence[InputSpec], options: DataOptions) -> tuple[InputSpec, ...]:
-    """The inputs with the shapes of `--shape` in place of symbolic ones."""
+    """The inputs with the sizes of `--shape` in place of symbolic ones; the leading axis stays open for batches."""
     unknown = sorted(set(options.shapes) - {spec.name for spec in inputs})
     if unknown:
         names = ", ".join(spec.name for spec in inputs)
-        raise UsageError(
-            f"--shape names {unknown[0]!r}, which is no input of the model", hint=f"the inputs are: {names}"
-        )
-    fixed = options.shapes
-    return tuple(replace(spec, shape=fixed[spec.name]) if spec.name in fixed else spec for spec in inputs)
+        raise UsageError(f"--shape names {unknown[0]!r}, which is no input of the model", hint=f"its inputs: {names}")
+    fixed = []
+    for spec in inputs:
+        shape = options.shapes.get(spec.name)
+        if shape is not None and spec.shape:
+            spec = replace(spec, shape=(spec.shape[0], *shape[1:]))
+        fixed.append(spec)
+    return tuple(fixed)
 
 
 def _read(
@@ -117,11 +115,36 @@ def class_count(outputs: Sequence[InputSpec], output_name: str | None) -> int | 
     return next((size for size in spec.shape[1:] if isinstance(size, int) and size > 1), None)
 
 
-def _synthetic(model: ir.Model, inputs: Sequence[InputSpec], options: DataOptions) -> SampleSet:
-    samples = min(options.samples, _SYNTHETIC_SAMPLES)
-    return synthesize(
-        inputs, samples=samples, seed=options.seed, shapes=dict(options.shapes), limits=index_limits(model)
-    )
+def _synthetic(model: ir.Model, session: Session, options: DataOptions) -> SampleSet:
+    """Made-up inputs on which the model runs: where the default sizes do not fit, others are tried."""
+    samples, limits, failure = min(options.samples, _SYNTHETIC_SAMPLES), index_limits(model), None
+    for length in (None, *_LENGTHS):
+        shapes = dict(options.shapes) if length is None else _stretched(session.inputs, options.shapes, length)
+        drawn = synthesize(session.inputs, samples=samples, seed=options.seed, shapes=shapes, limits=limits)
+        try:
+            session.run(next(drawn.feeds()))
+        except DataError as err:
+            failure = failure or err
+            continue
+        return drawn
+    raise failure or DataError("no inputs can be made up for this model", hint="give --data")
+
+
+def _stretched(
+    inputs: Sequence[InputSpec], given: Mapping[str, tuple[int, ...]], length: int
+) -> dict[str, tuple[int, ...]]:
+    """Every symbolic size as `length`, but 1 on leading axes and between fixed ones, where a state has its batch."""
+    shapes = dict(given)
+    for spec in inputs:
+        if spec.name in shapes or not spec.shape:
+            continue
+        sizes = []
+        for axis, size in enumerate(spec.shape):
+            inside = 0 < axis < len(spec.shape) - 1
+            fixed = inside and all(isinstance(other, int) for other in (*spec.shape[:axis], *spec.shape[axis + 1 :]))
+            sizes.append(size if isinstance(size, int) else 1 if axis == 0 or fixed else length)
+        shapes[spec.name] = tuple(sizes)
+    return shapes
 
 
 def index_limits(model: ir.Model) -> dict[str, int]:
