@@ -1,17 +1,24 @@
 """onnxqp: make a trained ONNX model smaller and faster, from one command, with proof.
 
+    import onnxqp
+    result = onnxqp.quantize("model.onnx", data="calib.npz")
+    result.report.size.ratio
+
 The public names are those of `__all__`. They are imported when first used, so that `import onnxqp` and the help of the
 command line cost nothing.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnxqp.api import Result, bench, doctor, inspect, operators, prune, quantize, validate
     from onnxqp.errors import (
         DataError,
         InternalError,
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
         UsageError,
         VerificationError,
     )
+    from onnxqp.model import load, save
     from onnxqp.options import (
         DataOptions,
         Gates,
@@ -32,32 +40,8 @@ if TYPE_CHECKING:
         Selection,
         WriteOptions,
     )
+    from onnxqp.quantize.arithmetic import dequantize_linear, quantize_linear, scale_and_zero_point
     from onnxqp.report.records import Report
-
-_HOMES = {
-    "onnxqp.errors": (
-        "DataError",
-        "InternalError",
-        "ModelError",
-        "OnnxqpError",
-        "OutputError",
-        "ResourceError",
-        "UnsupportedError",
-        "UsageError",
-        "VerificationError",
-    ),
-    "onnxqp.options": (
-        "DataOptions",
-        "Gates",
-        "MeasureOptions",
-        "PruneOptions",
-        "QuantizeOptions",
-        "Selection",
-        "WriteOptions",
-    ),
-    "onnxqp.report.records": ("Report",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DataError",
@@ -72,13 +56,54 @@ __all__ = [
     "QuantizeOptions",
     "Report",
     "ResourceError",
+    "Result",
     "Selection",
     "UnsupportedError",
     "UsageError",
     "VerificationError",
     "WriteOptions",
     "__version__",
+    "bench",
+    "dequantize_linear",
+    "doctor",
+    "inspect",
+    "load",
+    "operators",
+    "prune",
+    "quantize",
+    "quantize_linear",
+    "save",
+    "scale_and_zero_point",
+    "validate",
 ]
+
+_HOMES = {
+    "onnxqp.api": ("Result", "bench", "doctor", "inspect", "operators", "prune", "quantize", "validate"),
+    "onnxqp.errors": (
+        "DataError",
+        "InternalError",
+        "ModelError",
+        "OnnxqpError",
+        "OutputError",
+        "ResourceError",
+        "UnsupportedError",
+        "UsageError",
+        "VerificationError",
+    ),
+    "onnxqp.model": ("load", "save"),
+    "onnxqp.options": (
+        "DataOptions",
+        "Gates",
+        "MeasureOptions",
+        "PruneOptions",
+        "QuantizeOptions",
+        "Selection",
+        "WriteOptions",
+    ),
+    "onnxqp.quantize.arithmetic": ("dequantize_linear", "quantize_linear", "scale_and_zero_point"),
+    "onnxqp.report.records": ("Report",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
@@ -92,3 +117,17 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """`onnxqp.quantize` and `onnxqp.prune` are functions, though rooms of the package bear the same names.
+
+    The import system would put the room in the function's place; `from onnxqp.quantize import …` works all the same.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOME):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

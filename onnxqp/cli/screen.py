@@ -79,7 +79,7 @@ class Screen:
             return self._print_facts(_flat(entries[0]))
         from onnxqp.report import table
 
-        rows = [{key: _line(value) for key, value in entry.items() if not isinstance(value, dict)} for entry in entries]
+        rows = [{key: _short(value) for key, value in entry.items()} for entry in entries]
         if rows:
             self._print(table.facts("", list(rows[0]), [list(row.values()) for row in rows]))
         return EXIT_DONE
@@ -103,7 +103,7 @@ class Screen:
             if isinstance(content, str):
                 sys.stdout.write(content + "\n")
             else:
-                _console(sys.stdout).print(content)
+                sys.stdout.write(_lines(content))
             sys.stdout.flush()
         except BrokenPipeError:  # the reader left; the verdict stands all the same
             streams.abandon_stdout()
@@ -121,6 +121,14 @@ def screen_of(as_json: bool, reports: tuple[str, ...], quiet: bool, verbose: boo
         invocation.json = invocation.json or as_json
         invocation.debug = invocation.debug or debug
     return Screen(as_json, reports, quiet, verbose)
+
+
+def _lines(content: RenderableType) -> str:
+    """`content` as it looks on stdout, without the blanks that fill a table's last column."""
+    console = _console(sys.stdout)
+    with console.capture() as capture:
+        console.print(content)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def _console(stream: IO[str]) -> Console:
@@ -148,7 +156,12 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key} ")
         else:
-            yield f"{prefix}{key}".replace("_", " "), _line(value)
+            yield f"{prefix}{key}", _line(value)
+
+
+def _short(value: Any) -> str:
+    """A fact in one cell: where targets differ, each thing that is said, once."""
+    return " / ".join(dict.fromkeys(map(_line, value.values()))) if isinstance(value, dict) else _line(value)
 
 
 def _line(value: Any) -> str:

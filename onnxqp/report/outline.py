@@ -30,6 +30,7 @@ Tone: TypeAlias = Literal["plain", "good", "bad", "quiet"]
 Row: TypeAlias = tuple[str, ...]
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
+_WRITING = ("quantize", "prune")  # commands that write a model
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
 
 
@@ -404,9 +405,18 @@ def _closing(report: Report) -> Iterator[Block]:
     if report.peak_memory_bytes:
         parts.append(f"peak memory {text.size(report.peak_memory_bytes)}")
     lines = [Line(", ".join(parts), "quiet")] if parts else []
+    lines += [Line(_outcome(report))] if report.command in _WRITING else []
     if report.gates:
         missed = [gate.name for gate in report.gates if not gate.passed]
         verdict = Line(f"FAILED: {', '.join(missed)} missed", "bad") if missed else Line("passed", "good")
         lines.append(verdict)
     if lines:
         yield Block("", lines=tuple(lines))
+
+
+def _outcome(report: Report) -> str:
+    if report.arguments.get("dry_run"):
+        return "dry run: nothing written"
+    if report.output is None or not (report.passed or report.arguments.get("keep_failed")):
+        return "nothing written"
+    return f"wrote {report.output.path}"

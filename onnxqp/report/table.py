@@ -40,7 +40,7 @@ def _parts(block: Block) -> Iterable[RenderableType]:
 
 
 def _table(block: Block) -> Table:
-    table = Table(box=_BOX, show_edge=False, pad_edge=False, header_style="dim")
+    table = Table(box=_BOX, show_edge=False, show_header=any(block.columns), pad_edge=False, header_style="dim")
     for index, name in enumerate(block.columns):
         if index < block.texts:
             table.add_column(Text(name), overflow="fold")

@@ -133,3 +133,12 @@ def test_bench_compares_with_the_first_model() -> None:
 
 def test_a_report_with_almost_nothing_is_no_trouble() -> None:
     assert "took 3.3 s" in said(outline(report(input=None)))
+
+
+def test_the_end_says_what_was_written() -> None:
+    missed = quantized(passed=False, gates=[MISSED])
+    assert "wrote net.int8.onnx" in said(outline(quantized()))
+    assert "nothing written" in said(outline(missed))
+    assert "wrote net.int8.onnx" in said(outline(dataclasses.replace(missed, arguments={"keep_failed": True})))
+    assert "dry run: nothing written" in said(outline(quantized(arguments={"dry_run": True}, output=None)))
+    assert "written" not in said(outline(benched()))
