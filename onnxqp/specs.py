@@ -60,7 +60,8 @@ class Compute:
 
     `form` is the key of the target's kernel table: the operator's name, or that of a special case ("DepthwiseConv").
     `activations` are the inputs that carry activations; `weight` and `bias` name constant operands. `low` and `high`
-    bound the output whatever the input, as Sigmoid's (0, 1).
+    bound the output whatever the input, as Sigmoid's (0, 1). `copies`: elements pass unchanged, so that equal
+    parameters of operands and output make it a plain copy, as Concat.
     """
 
     form: str
@@ -69,6 +70,7 @@ class Compute:
     bias: int | None = None
     low: float | None = None
     high: float | None = None
+    copies: bool = False
 
 
 @dataclass(frozen=True)

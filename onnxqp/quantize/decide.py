@@ -1,0 +1,177 @@
+"""Where integers pay: chooses among the candidates by the target's costs, and says of the others why not.
+
+A choice is a region, not a node: entering and leaving the integers costs a conversion of every element. The costs make
+a minimum cut (`partition`). Costs measured on the running machine can take the place of the table's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnxqp.graph import dims
+from onnxqp.quantize.annotate import Annotation, Unit, element_count
+from onnxqp.quantize.partition import FORBIDDEN, Partition
+from onnxqp.specs import Compute
+from onnxqp.targets import Kernel, Move, Target, Work
+
+MARGIN = 1.05  # int8 must promise this much; a tie is not worth its rounding errors
+HEAD_SHARE = 0.1  # share of the model's time that int8 must save in a node that writes a graph output
+POOLED = 4  # an operator that shrinks its input by this factor averages rounding errors away
+CHOSEN_NS = 1e12  # what leaving a node in float costs that the user named
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The units that run on integers, in topological order, and why the other candidates do not, by node name."""
+
+    integer: tuple[Unit, ...]
+    reasons: Mapping[str, str]
+
+
+def decide(annotation: Annotation, target: Target, elements: Mapping[str, int] | None = None) -> Decision:
+    """Choose. `elements`: how many elements a value had in calibration, where its shape does not say."""
+    return _Decider(annotation, target, elements or {}).run()
+
+
+class _Decider:
+    def __init__(self, annotation: Annotation, target: Target, elements: Mapping[str, int]) -> None:
+        self.annotation = annotation
+        self.target = target
+        self.elements = elements
+        self.reasons: dict[str, str] = {}
+
+    def run(self) -> Decision:
+        allowed = self._allowed()
+        costs = {unit: self._costs(unit) for unit in allowed}
+        total = sum(as_float for as_float, _ in costs.values())
+        heads = self._heads(allowed)
+        partition = Partition()
+        numbers: dict[Unit, int] = {}
+        for unit, (as_float, as_integer) in costs.items():
+            penalty = HEAD_SHARE * total if unit in heads else 0.0
+            numbers[unit] = partition.node(
+                as_float + (CHOSEN_NS if unit.chosen and not unit.moves else 0.0), MARGIN * as_integer + penalty
+            )
+        for value in self.annotation.values():
+            self._borders(value, numbers, partition)
+        states = partition.solve()
+        integer = [unit for unit in allowed if states[numbers[unit]]]
+        for unit in allowed:
+            if not states[numbers[unit]]:
+                self.reasons[unit.node.name or ""] = self._explain(unit, costs[unit], unit in heads)
+        kept = self._useful(integer)
+        return Decision(tuple(unit for unit in self.annotation.units if unit in kept), self.reasons)
+
+    def _allowed(self) -> dict[Unit, None]:
+        """The units whose conditions can hold at all: followers need makers of integers, all the way up."""
+        allowed: dict[Unit, None] = {}
+        for unit in self.annotation.units:
+            missing = next((value for value in self._followed(unit) if self._maker(value, allowed) is None), None)
+            if missing is None:
+                allowed[unit] = None
+            else:
+                self.reasons[unit.node.name or ""] = f"its input {missing.name} is float"
+        return allowed
+
+    def _followed(self, unit: Unit) -> list[ir.Value]:
+        return [value for _, value in unit.inputs] if unit.kernel.follows else []
+
+    def _maker(self, value: ir.Value, among: Mapping[Unit, object]) -> Unit | None:
+        unit = self.annotation.made_by.get(value)
+        return unit if unit in among else None
+
+    # ---- costs
+
+    def _count(self, value: ir.Value) -> int:
+        return self.elements.get(value.name or "", element_count(value))
+
+    def _costs(self, unit: Unit) -> tuple[float, float]:
+        """Nanoseconds in float and in int8."""
+        count = sum(self._count(value) for value in unit.outputs)
+        if isinstance(unit.kernel, Move):
+            return count * unit.kernel.float_ns, count * unit.kernel.integer_ns
+        work = self._work(unit, count)
+        return unit.kernel.float_ns(work), unit.kernel.integer_ns(work)
+
+    def _work(self, unit: Unit, count: int) -> Work:
+        weight = unit.role.weight if isinstance(unit.role, Compute) else None
+        value = unit.node.inputs[weight.index] if weight is not None else None
+        shape = [size or 1 for size in dims(value) or ()]
+        if weight is None or not shape:
+            return Work(max(count, *(self._count(v) for _, v in unit.inputs)))
+        axis = weight.channel_axis if weight.channel_axis is not None else len(shape) - 1
+        summed = math.prod(shape) // shape[axis]
+        into = shape[weight.summed[-1]] if weight.summed else shape[axis]
+        return Work(count, count * summed, into, shape[axis])
+
+    def _borders(self, value: ir.Value, numbers: Mapping[Unit, int], partition: Partition) -> None:
+        """Price the conversions of one value, and forbid what a follower forbids."""
+        cost = self._count(value) * self.target.border_ns + self.target.node_ns
+        maker = self._maker(value, numbers)
+        readers = [unit for unit in self.annotation.read_by.get(value, ()) if unit in numbers]
+        made = numbers[maker] if maker is not None else partition.node(0.0, FORBIDDEN)
+        for unit in readers:
+            if unit.kernel.follows:
+                partition.border(made, numbers[unit], FORBIDDEN)
+        if maker is not None and maker.requantizes:
+            if len(readers) < len(value.uses()) or value.is_graph_output():
+                outside = partition.node(0.0, FORBIDDEN)
+                partition.border(outside, made, cost)
+            for unit in readers:
+                partition.border(numbers[unit], made, cost)
+        if readers:  # one QuantizeLinear, however many read it
+            quantized = partition.node(0.0, 0.0)
+            partition.border(made, quantized, cost)
+            for unit in readers:
+                partition.border(quantized, numbers[unit], FORBIDDEN)
+
+    # ---- what is not for speed alone
+
+    def _heads(self, allowed: Mapping[Unit, object]) -> set[Unit]:
+        """Units with weights whose rounding errors reach a graph output with nothing behind them to average them."""
+        heads: set[Unit] = set()
+        values = [value for value in self._outputs() if value is not None]
+        seen = set(values)
+        while values:
+            value = values.pop()
+            unit = self._maker(value, allowed)
+            if unit is not None and not unit.moves and isinstance(unit.role, Compute) and unit.role.weight is not None:
+                if unit.requantizes:
+                    heads.add(unit)
+                continue
+            node = unit.node if unit is not None else value.producer()
+            for source in node.inputs if node is not None else ():
+                if source is None or source in seen or self._count(source) > POOLED * self._count(value):
+                    continue
+                seen.add(source)
+                values.append(source)
+        return heads
+
+    def _outputs(self) -> list[ir.Value]:
+        graphs = {unit.node.graph for unit in self.annotation.units}
+        return [value for graph in graphs if graph is not None for value in graph.outputs]
+
+    def _useful(self, integer: list[Unit]) -> set[Unit]:
+        """Without what moves or follows integers that no kernel reads: it would only round once more."""
+        kept = set(integer)
+        for unit in reversed(integer):
+            only_follows = unit.moves or unit.kernel.follows
+            read = any(reader in kept for value in unit.outputs for reader in self.annotation.read_by.get(value, ()))
+            if only_follows and not read and not (unit.chosen and not unit.moves):
+                kept.discard(unit)
+                self.reasons[unit.node.name or ""] = "nothing behind it runs on integers"
+        return kept
+
+    def _explain(self, unit: Unit, cost: tuple[float, float], head: bool) -> str:
+        as_float, as_integer = (ns / 1000 for ns in cost)
+        if isinstance(unit.kernel, Kernel) and not unit.kernel.follows and as_integer * MARGIN < as_float:
+            if head:
+                return "it writes an output of the model, and int8 would save too little time to round that"
+            return f"int8 would save {as_float - as_integer:.0f} us here and lose more on entering and leaving"
+        if unit.kernel.follows:
+            return "the nodes around it stay in float"
+        return f"not faster in int8 on {self.target.name}: estimated {as_integer:.0f} us against {as_float:.0f} us"
