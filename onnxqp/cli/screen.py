@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import locale
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +45,11 @@ class Screen:
         if self.quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             yield None
             return
-        with _bar() as bar:
-            task = bar.add_task("starting", total=None)
-
-            def advance(stage: str, done: int, total: int | None) -> None:
-                bar.update(task, description=printable(stage), completed=done, total=total)
-
-            yield advance
+        bar = _Bar(sys.stderr)
+        try:
+            yield bar.advance
+        finally:
+            bar.clear()
 
     def show(self, report: Report, *, groups: bool = False, every: bool = False) -> int:
         """Write the report files, print the report, and return the exit code that it means."""
@@ -139,15 +137,32 @@ def _console(stream: IO[str]) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-@contextlib.contextmanager
-def _bar() -> Iterator[Any]:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+class _Bar:
+    """One line that is drawn over and over, only when told: no thread that would disturb a stopwatch."""
 
-    drawn = () if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX") else (BarColumn(),)
-    columns = (TextColumn("{task.description}", markup=False), *drawn, MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=_console(sys.stderr), transient=True) as bar:
-        yield bar
+    _WIDTH = 30
+    _PAUSE = 0.1  # seconds between drawings of one stage
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._stage = ""
+        self._drawn = 0.0
+
+    def advance(self, stage: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if stage == self._stage and done != total and now - self._drawn < self._PAUSE:
+            return
+        self._stage, self._drawn = stage, now
+        filled = self._WIDTH * min(done, total) // total if total else 0
+        shown = f" [{'#' * filled:.<{self._WIDTH}}] {done}/{total}" if total else ""
+        self._write(f"{printable(stage)}{shown}")
+
+    def clear(self) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"\r\x1b[2K{text}")
+        self._stream.flush()
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

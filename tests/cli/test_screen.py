@@ -111,7 +111,13 @@ def test_progress_is_a_bar_on_a_terminal_and_nothing_elsewhere(monkeypatch: pyte
         monkeypatch.setenv("TERM", "xterm")
         with screen.progress() as progress:
             if progress is not None:
-                progress("measure [x]", 1, 3)
-                progress("measure [x]", 3, None)
+                progress("open\x1b", 0, None)
+                progress("measure", 1, 3)
+                progress("measure", 2, 3)  # too soon to be drawn again
+                progress("measure", 3, 3)
         assert (progress is not None) == drawn
-        assert ("measure [x]" in stream.getvalue()) == drawn
+        if drawn:
+            lines = stream.getvalue().split("\r\x1b[2K")
+            assert lines == ["", r"open\x1b", f"measure [{'#' * 10}{'.' * 20}] 1/3", f"measure [{'#' * 30}] 3/3", ""]
+        else:
+            assert stream.getvalue() == ""
