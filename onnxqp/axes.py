@@ -304,15 +304,17 @@ class Cut:
     def __init__(self, labels: AxisLabels, removed: npt.NDArray[np.bool_]) -> None:
         self._labels = labels
         self._removed = removed
+        self._masks: dict[str, list[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]] = {}
 
     def masks(self, value: ir.Value | str | None) -> list[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
         """For every family of `value` that loses something: its axes, and True where a slice is kept."""
-        found = []
-        for family in self._labels.families(value):
-            gone = self._removed[family.labels]
-            if gone.any():
-                found.append((_numbers(family), ~gone))
-        return found
+        name = _name(value)
+        if name is None:
+            return []
+        if name not in self._masks:
+            lost = ((_numbers(family), self._removed[family.labels]) for family in self._labels.families(name))
+            self._masks[name] = [(axes, ~gone) for axes, gone in lost if gone.any()]
+        return self._masks[name]
 
     def mask(self, value: ir.Value | str | None, axis: int) -> tuple[tuple[int, ...], npt.NDArray[np.bool_]] | None:
         """The one of `masks` whose inner axis is `axis`."""

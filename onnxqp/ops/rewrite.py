@@ -5,9 +5,67 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.graph import add_initializer, constant, own_initializer, set_initializer, unique_name
+
+
+class Insertion:
+    """Adds nodes, one after the other, before a node or behind it."""
+
+    def __init__(self, node: ir.Node, *, behind: bool = False) -> None:
+        if not isinstance(node.graph, ir.Graph):
+            raise ValueError(f"{node.name} stands in no graph")
+        self.graph = node.graph
+        self._node = node
+        self._last = node if behind else None
+        self._name = node.name or node.op_type
+
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike) -> ir.Value:
+        """A new initializer, named after the node."""
+        return add_initializer(self.graph, f"{self._name}_cut", np.asarray(array, dtype))
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        *,
+        like: ir.Value,
+        resized: bool = False,
+        attributes: Sequence[ir.Attr] = (),
+    ) -> ir.Value:
+        """A new node; its output has the type of `like`, and its shape or, when `resized`, its rank."""
+        made = ir.Node(
+            "", op_type, inputs, attributes=attributes, name=unique_name(self.graph, f"{self._name}_{op_type}")
+        )
+        output = made.outputs[0]
+        output.name = unique_name(self.graph, f"{self._name}_{op_type}_output")
+        output.type = like.type
+        if like.shape is not None:
+            output.shape = ir.Shape([None] * len(like.shape) if resized else list(like.shape))
+        if self._last is None:
+            self.graph.insert_before(self._node, made)
+        else:
+            self.graph.insert_after(self._last, made)
+            self._last = made
+        return output
+
+    def with_elements(self, vector: ir.Value, elements: Mapping[int, int]) -> ir.Value:
+        """An int64 vector with some elements set to fixed numbers."""
+        length = None if vector.shape is None else vector.shape[0]
+        if not isinstance(length, int):
+            raise ValueError(f"the shape operand '{vector.name}' has no known length")
+        chosen = [place in elements for place in range(length)]
+        numbers = [elements.get(place, 0) for place in range(length)]
+        operands = [self.constant(chosen, np.bool_), self.constant(numbers, np.int64), vector]
+        return self.add("Where", operands, like=vector)
+
+    def sizes_of(self, value: ir.Value) -> ir.Value:
+        """The dimensions of a tensor as a vector."""
+        rank = 0 if value.shape is None else len(value.shape)
+        vector = ir.Value(type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape([rank]))
+        return self.add("Shape", [value], like=vector)
 
 
 def set_sizes(node: ir.Node, index: int, sizes: Mapping[int, int], *, keep: Sequence[int] = ()) -> None:
@@ -21,7 +79,7 @@ def set_sizes(node: ir.Node, index: int, sizes: Mapping[int, int], *, keep: Sequ
         return
     array = constant(value)
     if array is None:
-        replace_elements(node, index, sizes)
+        node.replace_input_with(index, Insertion(node).with_elements(value, sizes))
         return
     new = array.copy()
     for place, size in sizes.items():
@@ -30,7 +88,7 @@ def set_sizes(node: ir.Node, index: int, sizes: Mapping[int, int], *, keep: Sequ
     set_operand(node, index, new)
 
 
-def set_operand(node: ir.Node, index: int, array: np.ndarray) -> None:
+def set_operand(node: ir.Node, index: int, array: npt.NDArray[np.integer]) -> None:
     """Give the node a constant operand of its own, in place of the constant it had or of nothing."""
     if len(node.inputs) <= index:
         node.resize_inputs(index + 1)
@@ -38,85 +96,37 @@ def set_operand(node: ir.Node, index: int, array: np.ndarray) -> None:
     if value is not None and constant(value) is not None:
         set_initializer(own_initializer(node, index), array)
     else:
-        node.replace_input_with(index, add_initializer(graph_of(node), f"{node.name}_sizes", array))
-
-
-def replace_elements(node: ir.Node, index: int, elements: Mapping[int, int]) -> None:
-    """Put a Where before an integer vector operand that sets some of its elements."""
-    value = node.inputs[index]
-    if value is None or value.shape is None or not isinstance(value.shape[0], int):
-        raise ValueError(f"the shape operand of {node.name} has no known length")
-    selected, new = where_operands(graph_of(node), f"{node.name}_sizes", value.shape[0], elements)
-    patched = insert_before(node, "Where", [selected, new, value], f"{node.name}_resize")
-    node.replace_input_with(index, patched)
+        node.replace_input_with(index, Insertion(node).constant(array, array.dtype))
 
 
 def restore_elements(node: ir.Node, elements: Mapping[int, int]) -> None:
-    """Put a Where after a node with an integer vector output, so that all its readers see these elements."""
-    if not elements:
-        return
-    graph, vector = graph_of(node), node.outputs[0]
-    if vector.shape is None or not isinstance(vector.shape[0], int):
-        raise ValueError(f"the output of {node.name} has no known length")
-    uses = list(vector.uses())
-    selected, old = where_operands(graph, f"{node.name}_sizes", vector.shape[0], elements)
-    made = ir.Node("", "Where", [selected, old, vector], name=unique_name(graph, f"{node.name}_restore"))
-    restored = made.outputs[0]
-    restored.name = unique_name(graph, f"{node.name}_original")
-    restored.type, restored.shape = vector.type, vector.shape
-    graph.insert_after(node, made)
-    for user, index in uses:
-        user.replace_input_with(index, restored)
+    """Let all readers of a node's integer vector see these elements, whatever it computes."""
+    if elements:
+        vector = node.outputs[0]
+        uses = list(vector.uses())
+        restored = Insertion(node, behind=True).with_elements(vector, elements)
+        for user, index in uses:
+            user.replace_input_with(index, restored)
 
 
-def where_operands(graph: ir.Graph, name: str, length: int, elements: Mapping[int, int]) -> tuple[ir.Value, ir.Value]:
-    """Condition and replacement of a Where that sets some elements of an int64 vector."""
-    selected, new = np.zeros(length, np.bool_), np.zeros(length, np.int64)
-    for place, element in elements.items():
-        selected[place], new[place] = True, element
-    return add_initializer(graph, f"{name}_set", selected), add_initializer(graph, f"{name}_to", new)
-
-
-def insert_before(
-    node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], name: str, attributes: Sequence[ir.Attr] = ()
-) -> ir.Value:
-    """A new node before `node`; returns its output, which has the type and rank of the node's last input."""
-    graph = graph_of(node)
-    made = ir.Node("", op_type, inputs, attributes=attributes, name=unique_name(graph, name))
-    output = made.outputs[0]
-    output.name = unique_name(graph, f"{name}_out")
-    source = inputs[-1] if op_type == "Where" else inputs[0]
-    if source is not None:
-        output.type = source.type
-        output.shape = source.shape if op_type == "Where" else None
-    graph.insert_before(node, made)
-    return output
-
-
-def graph_of(node: ir.Node) -> ir.Graph:
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise ValueError(f"{node.name} stands in no graph")
-    return graph
-
-
-def replace_slice(node: ir.Node, axis: int, place: int, places: np.ndarray, size: int) -> None:
+def replace_slice(node: ir.Node, axis: int, place: int, places: npt.NDArray[np.integer], size: int) -> None:
     """Make a Slice take `places`, out of `size`, along an axis; `place` is the axis's place among its bounds.
 
     By new bounds if they are evenly spaced, else by a Gather before the Slice, which then takes all that is left.
     """
     steps = np.diff(places)
-    even = len(places) > 0 and (steps == steps[:1]).all() and (len(steps) == 0 or steps[0] != 0)
-    if even:
+    if len(places) and (steps == steps[:1]).all() and steps[:1].all():
         step = int(steps[0]) if len(steps) else 1
-        start, stop = int(places[0]), int(places[-1]) + (1 if step > 0 else -1)
-        bounds = (start, stop if stop >= 0 else -size - 1, step)
+        stop = int(places[-1]) + (1 if step > 0 else -1)
+        bounds = (int(places[0]), stop if stop >= 0 else -size - 1, step)
     else:
-        indices = add_initializer(graph_of(node), f"{node.name}_kept", places.astype(np.int64))
-        gather = insert_before(
-            node, "Gather", [node.inputs[0], indices], f"{node.name}_gather", [ir.AttrInt64("axis", axis)]
-        )
-        node.replace_input_with(0, gather)
+        value = node.inputs[0]
+        assert value is not None
+        insertion = Insertion(node)
+        indices = insertion.constant(places, np.int64)
+        attributes = [ir.AttrInt64("axis", axis)]
+        gathered = insertion.add("Gather", [value, indices], like=value, resized=True, attributes=attributes)
+        node.replace_input_with(0, gathered)
         bounds = (0, len(places), 1)
     for index, bound in zip((1, 2, 4), bounds, strict=True):
         operand = constant(node.inputs[index]) if len(node.inputs) > index else None

@@ -1,0 +1,41 @@
+"""Cut a graph: rewrite what nodes say about sizes, slice the initializers, set the new shapes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Cut
+from onnxqp.graph import constant, set_initializer
+from onnxqp.model import clone
+from onnxqp.ops import rule_for
+
+
+def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
+    """A copy of `model` without the removed slices; untouched weights are shared with it.
+
+    Operators rewrite themselves first, while all shapes are still those from before.
+    """
+    pruned = clone(model)
+    for node in list(pruned.graph):
+        if any(cut.masks(value) for value in (*node.inputs, *node.outputs)):
+            rule_for(node).resize(node, cut)
+    for value in list(pruned.graph.initializers.values()):
+        array = constant(value) if cut.masks(value) else None
+        if array is not None:
+            set_initializer(value, cut.compact(value, array))
+    for node in pruned.graph:
+        for output in node.outputs:
+            set_shape(output, cut.sizes(output))
+    return pruned
+
+
+def set_shape(value: ir.Value, sizes: dict[int, int]) -> None:
+    """Write new sizes into the shape of a value."""
+    if value.shape is not None and sizes:
+        value.shape = ir.Shape([sizes.get(axis, size) for axis, size in enumerate(value.shape)])
+
+
+def never_empty(labels: AxisLabels, cut: Cut, graph: ir.Graph) -> list[str]:
+    """Values of which some block would keep nothing at all."""
+    values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+    return [value.name or "" for value in values if any(not kept.any(axis=-1).all() for _, kept in cut.masks(value))]

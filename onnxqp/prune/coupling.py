@@ -1,0 +1,47 @@
+"""Walk over a graph once and let every operator tie its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, CannotCouple, Pin
+from onnxqp.graph import subgraphs
+from onnxqp.ops import rule_for
+
+
+def label_axes(graph: ir.Graph) -> AxisLabels:
+    """The axis labels of a normalised graph: nodes in topological order, all values named and as far as known shaped.
+
+    Graph inputs, graph outputs and what the bodies of If, Loop and Scan read from outside are never cut.
+    """
+    labels = AxisLabels()
+    for value in graph.inputs:
+        labels.freeze_value(value, Pin("", "", f"graph input '{value.name}'"))
+    for node in graph:
+        try:
+            rule_for(node).couple(node, labels)
+        except CannotCouple as reason:
+            labels.pin_node(node, reason.reason)
+        for value in captured(node):
+            labels.freeze_value(value, Pin(node.op_type, node.name or "", f"read inside the body of {node.op_type}"))
+        labels.inherit(node)
+    for value in graph.outputs:
+        labels.freeze_value(value, Pin("", "", f"graph output '{value.name}'"))
+    return labels
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Values of the outer graph that the bodies of a control-flow node read."""
+    for body in subgraphs(node):
+        own: set[ir.Value] = set(body.inputs) | set(body.initializers.values())
+        inner = list(ir.traversal.RecursiveGraphIterator(body))
+        for nested in inner:
+            own.update(nested.outputs)
+            for deeper in subgraphs(nested):
+                own.update(deeper.inputs)
+                own.update(deeper.initializers.values())
+        for nested in inner:
+            yield from (value for value in nested.inputs if value is not None and value not in own)
+        yield from (value for value in body.outputs if value not in own)

@@ -1,0 +1,108 @@
+"""The masked original: every shape as it was, and at every consumer the removed channels contribute nothing.
+
+It is what the pruned model must compute, built another way: producers are left alone, and where an axis is used up the
+removed labels are kept out. A weight loses its slices to zeros in a copy of the consumer's own; between two activations
+one operand is multiplied by 0 and 1, or its removed elements are replaced by what cannot win (a maximum); a mean is
+scaled to count the kept ones only. A node that takes statistics runs on the kept positions alone, and its results are
+put back in place. Never are producers zeroed: a bias, a normalisation or an activation would bring their channels back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Consumption, Cut, Reduction, spread
+from onnxqp.graph import constant, own_initializer, rank, set_initializer
+from onnxqp.model import clone
+from onnxqp.ops import rule_for
+from onnxqp.ops.rewrite import Insertion
+from onnxqp.prune.apply import set_shape
+
+Mask = tuple[tuple[int, ...], npt.NDArray[np.bool_]]
+
+_NEUTRAL = {Reduction.MAX: -math.inf, Reduction.MIN: math.inf, Reduction.PRODUCT: 1.0}
+
+
+def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
+    """A copy of `model` in which removed labels contribute nothing at their consumers."""
+    masked = clone(model)
+    wanted: dict[str, list[Consumption]] = {}
+    for consumption in labels.consumptions.values():
+        wanted.setdefault(consumption.node, []).append(consumption)
+    for node in list(masked.graph):
+        here = wanted.get(node.name or "", [])
+        if any(use.reduction is Reduction.STATISTIC for use in here):
+            _run_on_kept(node, cut)
+            continue
+        masks = [(use, cut.mask(node.inputs[use.index], use.axis)) for use in here]  # before inputs change their names
+        for use, mask in masks:
+            if mask is not None:
+                _keep_out(node, use, mask)
+    return masked
+
+
+def _keep_out(node: ir.Node, use: Consumption, mask: Mask) -> None:
+    """Make the removed elements of one input neutral, for this node only."""
+    value = node.inputs[use.index]
+    if value is None or value.dtype is None:
+        raise ValueError(f"input {use.index} of {node.name} has no type")
+    axes, kept = mask
+    shown = spread(kept, axes, rank(value) or 0)
+    array, dtype = constant(value), value.dtype.numpy()
+    if array is not None and use.reduction is Reduction.SUM:
+        set_initializer(own_initializer(node, use.index), np.where(shown, array, np.zeros((), array.dtype)))
+        return
+    insertion = Insertion(node)
+    if use.reduction in _NEUTRAL:
+        operands = [insertion.constant(shown, np.bool_), value, insertion.constant(_NEUTRAL[use.reduction], dtype)]
+        masked = insertion.add("Where", operands, like=value)
+    else:
+        factor = kept.shape[-1] / _count(kept) if use.reduction is Reduction.MEAN else 1.0
+        masked = insertion.add("Mul", [value, insertion.constant(shown * factor, dtype)], like=value)
+    node.replace_input_with(use.index, masked)
+
+
+def _run_on_kept(node: ir.Node, cut: Cut) -> None:
+    """Run a node on the kept positions of all its operands and put its results back where they stood."""
+    entering = [(index, value, cut.masks(value)) for index, value in enumerate(node.inputs) if value is not None]
+    leaving = [(output, cut.masks(output)) for output in node.outputs]
+    rule_for(node).resize(node, cut)
+    for index, value, masks in entering:
+        array = constant(value)
+        if masks and array is not None:
+            set_initializer(own_initializer(node, index), cut.compact(value, array))
+            continue
+        for axes, kept in masks:
+            places = np.nonzero(kept)[-1].reshape(*kept.shape[:-1], _count(kept))
+            before = node.inputs[index]
+            assert before is not None
+            node.replace_input_with(index, _take(Insertion(node), before, axes, places))
+    for output, masks in leaving:
+        set_shape(output, cut.sizes(output))
+        for axes, kept in masks:
+            places = np.maximum(np.cumsum(kept, axis=-1) - 1, 0)  # removed ones repeat a neighbour: nobody reads them
+            uses = list(output.uses())
+            restored = _take(Insertion(node, behind=True), output, axes, places)
+            for user, index in uses:
+                user.replace_input_with(index, restored)
+
+
+def _take(insertion: Insertion, value: ir.Value, axes: tuple[int, ...], places: npt.NDArray[np.int64]) -> ir.Value:
+    """`value` with `places` taken along the last of `axes`: the same ones everywhere, or others in every block."""
+    attributes = [ir.AttrInt64("axis", axes[-1])]
+    if len(axes) == 1:
+        operands = [value, insertion.constant(places, np.int64)]
+        return insertion.add("Gather", operands, like=value, resized=True, attributes=attributes)
+    sizes = insertion.with_elements(insertion.sizes_of(value), {axes[-1]: places.shape[-1]})
+    narrow = insertion.constant(spread(places, axes, rank(value) or 0), np.int64)
+    wide = insertion.add("Expand", [narrow, sizes], like=narrow, resized=True)
+    return insertion.add("GatherElements", [value, wide], like=value, resized=True, attributes=attributes)
+
+
+def _count(kept: npt.NDArray[np.bool_]) -> int:
+    """How many positions a block keeps."""
+    return int(kept.reshape(-1, kept.shape[-1])[0].sum())

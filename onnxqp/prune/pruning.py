@@ -1,0 +1,202 @@
+"""Structured pruning of a normalised model: label, group, select, cut, prove."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Cut
+from onnxqp.errors import UnsupportedError, UsageError, VerificationError
+from onnxqp.graph import iterate
+from onnxqp.model import parameters
+from onnxqp.ops import rule_for
+from onnxqp.options import PruneOptions
+from onnxqp.prune.apply import cut_model, never_empty
+from onnxqp.prune.coupling import label_axes
+from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
+from onnxqp.prune.masked import mask_model
+from onnxqp.prune.proof import prove, random_feeds
+from onnxqp.prune.select import choose, removed_labels
+from onnxqp.report.records import Group, Proof, Pruning
+from onnxqp.specs import Feed
+
+DISAGREE = "pruned and masked disagree"
+_ORDERS = {"l1": 1, "l2": 2}
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The pruned model, what was done to it and proven of it, and what a user should know."""
+
+    model: ir.Model
+    pruning: Pruning
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be cut: nothing is changed yet."""
+
+    model: ir.Model
+    labels: AxisLabels
+    grouping: Grouping
+    chosen: tuple[tuple[Bundle, ...], ...]  # per group
+
+    @property
+    def cut(self) -> Cut:
+        """The cut as a whole."""
+        return self.cut_of(range(len(self.chosen)))
+
+    def cut_of(self, places: Sequence[int]) -> Cut:
+        """The cut of some of the groups."""
+        return Cut(self.labels, removed_labels([self.chosen[n] for n in places], self.grouping.roots))
+
+    @property
+    def removes(self) -> bool:
+        return any(self.chosen)
+
+    @property
+    def record(self) -> Pruning:
+        """The `pruning` section of the report as far as it is known without cutting."""
+        return self.describe(None, None)
+
+    def describe(self, pruned: ir.Model | None, proof: Proof | None) -> Pruning:
+        """The `pruning` section of the report, with the pruned model's costs where there is one."""
+        counts = [
+            (group, group.size, group.size - sum(len(bundle.classes) for bundle in bundles))
+            for group, bundles in zip(self.grouping.groups, self.chosen, strict=True)
+        ]
+        held = self.grouping.pinned_channels
+        macs, size = count_macs(self.model), parameters(self.model)
+        return Pruning(
+            channels_before=held + sum(before for _, before, _ in counts),
+            channels_after=held + sum(after for _, _, after in counts),
+            macs_ratio=count_macs(pruned) / macs if pruned is not None and macs else None,
+            params_ratio=parameters(pruned) / size if pruned is not None and size else 1.0,
+            groups=[Group(g.id, list(g.members), before, after, "norm") for g, before, after in counts],
+            pinned=list(self.grouping.pinned),
+            proof=proof,
+        )
+
+
+def plan(model: ir.Model, options: PruneOptions, *, step: int = 16) -> Plan:
+    """Decide which channels of a normalised model go. `step`: the channel multiple that is fast on the target."""
+    check(options)
+    labels = label_axes(model.graph)
+    grouping = find_groups(model.graph, labels, options.selection, 1 if options.criterion == "l1" else 2)
+    chosen = tuple(tuple(bundles) for bundles in choose(grouping.groups, options, step))
+    return _spare_last(Plan(model, labels, grouping, chosen))
+
+
+def check(options: PruneOptions) -> None:
+    """UsageError unless exactly one of ratio and threshold is given, in range."""
+    if (options.ratio is None) == (options.threshold is None):
+        raise UsageError("pass exactly one of --ratio and --threshold", hint="--ratio 0.5 removes half of the channels")
+    if options.ratio is not None and not 0.0 <= options.ratio < 1.0:
+        raise UsageError(f"--ratio must be at least 0 and below 1, not {options.ratio}", hint="0.5 removes half")
+    if options.threshold is not None and not options.threshold >= 0.0:
+        raise UsageError(f"--threshold must not be negative, not {options.threshold}", hint="0.5 is a usual value")
+    if options.min_channels < 1 or (options.round_to is not None and options.round_to < 1):
+        raise UsageError("--min-channels and --round-to must be at least 1", hint="1 changes nothing")
+
+
+def _spare_last(made: Plan) -> Plan:
+    """Give back the strongest channels of a part of the graph that would keep none (one half of a Split, say)."""
+    while True:
+        empty = never_empty(made.labels, made.cut, made.model.graph)
+        if not empty:
+            return made
+        classes = {
+            int(c) for family in made.labels.families(empty[0]) for c in made.grouping.roots[family.labels].reshape(-1)
+        }
+        hit = [
+            (bundle.score, n, bundle)
+            for n, bundles in enumerate(made.chosen)
+            for bundle in bundles
+            if classes & set(bundle.classes.tolist())
+        ]
+        _, place, spared = max(hit, key=lambda entry: entry[:2])
+        left = tuple(bundle for bundle in made.chosen[place] if bundle is not spared)
+        made = replace(made, chosen=(*made.chosen[:place], left, *made.chosen[place + 1 :]))
+
+
+def prune_model(
+    model: ir.Model, feeds: Sequence[Feed], options: PruneOptions, *, step: int = 16, seed: int = 0
+) -> PruneResult:
+    """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
+
+    Raises UsageError for options that make no sense, UnsupportedError when there is nothing to cut (with the reasons),
+    VerificationError when the result cannot be proven.
+    """
+    made = plan(model, options, step=step)
+    warnings: list[str] = []
+    trial = [*feeds, *random_feeds(feeds[:2], seed)]
+    while True:
+        if not made.removes:
+            raise _nothing(made, options)
+        everything = range(len(made.chosen))
+        pruned, proof = attempt(made, everything, trial)
+        if pruned is not None and proof.checked:
+            return PruneResult(pruned, made.describe(pruned, proof), tuple(warnings))
+        guilty = offenders(made, [n for n in everything if made.chosen[n]], trial)
+        if not guilty:
+            raise VerificationError(
+                f"the pruned model cannot be proven: {proof.skipped_reason}",
+                hint="this is worth a bug report; --exclude leaves nodes alone",
+            )
+        for group in [made.grouping.groups[n] for n in guilty]:
+            warnings.append(f"channels of '{group.id}' are left alone: {DISAGREE} ({proof.skipped_reason})")
+            made = _without(made, group)
+
+
+def attempt(made: Plan, places: Sequence[int], feeds: Sequence[Feed]) -> tuple[ir.Model | None, Proof]:
+    """Cut some groups and prove it; a rewrite that fails is a proof that failed."""
+    cut = made.cut_of(places)
+    try:
+        pruned, masked = cut_model(made.model, made.labels, cut), mask_model(made.model, made.labels, cut)
+    except (ValueError, IndexError, KeyError) as error:
+        return None, Proof(False, None, 1e-3, f"the graph could not be rewritten: {error}")
+    return pruned, prove(masked, pruned, feeds)
+
+
+def offenders(made: Plan, places: Sequence[int], feeds: Sequence[Feed]) -> list[int]:
+    """The groups whose cut alone already breaks the proof; all of them when only together they do."""
+    if not places or attempt(made, places, feeds)[1].checked:
+        return []
+    if len(places) == 1:
+        return list(places)
+    half = len(places) // 2
+    found = offenders(made, places[:half], feeds) + offenders(made, places[half:], feeds)
+    return found or list(places)
+
+
+def _without(made: Plan, group: ChannelGroup) -> Plan:
+    place = next(n for n, other in enumerate(made.grouping.groups) if other is group)
+    return replace(
+        made,
+        grouping=made.grouping.without(group, DISAGREE),
+        chosen=(*made.chosen[:place], *made.chosen[place + 1 :]),
+    )
+
+
+def _nothing(made: Plan, options: PruneOptions) -> UnsupportedError:
+    groups, pinned = made.grouping.groups, made.grouping.pinned
+    if groups:
+        asked = f"--ratio {options.ratio}" if options.ratio is not None else f"--threshold {options.threshold}"
+        return UnsupportedError(
+            f"{asked} removes nothing: {len(groups)} groups could be cut",
+            hint="raise it, or lower --round-to and --min-channels",
+        )
+    reasons = sorted({entry.reason for entry in pinned})
+    shown = "; ".join(reasons[:5]) + ("; …" if len(reasons) > 5 else "")
+    return UnsupportedError(
+        f"no channel can be cut: {shown}" if reasons else "no channel can be cut: the model has no weights to prune",
+        hint="`onnxqp inspect --groups` lists every group and its reason",
+    )
+
+
+def count_macs(model: ir.Model) -> int:
+    """Multiply-accumulates of one inference; symbolic dimensions count once."""
+    return sum(rule_for(node).macs(node) for node in iterate(model))

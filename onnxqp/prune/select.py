@@ -1,0 +1,125 @@
+"""Which channels go: ratios, thresholds, allocation and rounding. Numbers only; no graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxqp.axes import Labels
+from onnxqp.options import PruneOptions
+from onnxqp.prune.groups import Bundle, ChannelGroup
+from onnxqp.prune.magnitude import share_of
+
+TOLERANCE = 0.125  # `auto` rounding may leave the request by this share of it
+
+
+def rounded_count(
+    before: int, wanted: int, *, round_to: int | None, step: int, width: int = 1, minimum: int = 1
+) -> int:
+    """How many of `before` channels to keep when `wanted` are asked for.
+
+    `round_to` N: the multiple of N nearest to the request, N at least, never above `before` (a group no larger than N
+    stays whole). None: the largest power of two up to `step` of which a multiple lies within 12.5 % of the request
+    without turning the cut into none. `width`: channels that only go together; `minimum`: never fewer, where there are.
+    """
+    if wanted >= before:
+        return before
+    floor = min(before, max(minimum, 1))
+    if round_to is not None:
+        unit = math.lcm(round_to, width)
+        return min(before, max(unit, _nearest(wanted, unit), floor)) if unit > 1 else max(wanted, floor)
+    power = 1 << max(step, 1).bit_length() - 1
+    while power > 1:
+        unit = math.lcm(power, width)
+        kept = _nearest(wanted, unit)
+        if floor <= kept < before and kept > 0 and abs(kept - wanted) <= TOLERANCE * wanted:
+            return kept
+        power //= 2
+    return max(wanted, floor)
+
+
+def _nearest(count: int, unit: int) -> int:
+    """The multiple of `unit` nearest to `count`; of two, the larger."""
+    return (count + unit // 2) // unit * unit
+
+
+def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> list[list[Bundle]]:
+    """The bundles to remove from every group."""
+    if options.ratio is not None:
+        wanted = _globally(groups, options) if options.allocation == "global" else _uniformly(groups, options.ratio)
+    else:
+        wanted = [_above(group, options.threshold or 0.0) for group in groups]
+    return [
+        weakest_bundles(
+            group,
+            rounded_count(
+                group.size,
+                keep,
+                round_to=options.round_to,
+                step=step,
+                width=_width(group),
+                minimum=options.min_channels,
+            ),
+        )
+        for group, keep in zip(groups, wanted, strict=True)
+    ]
+
+
+def weakest_bundles(group: ChannelGroup, keep: int) -> list[Bundle]:
+    """The weakest bundles whose removal leaves at least `keep` channels, and at least one bundle in every pool."""
+    left = group.size
+    in_pool = np.bincount([bundle.pool for bundle in group.bundles]) if group.bundles else np.zeros(1, int)
+    chosen = []
+    for bundle in group.bundles:
+        width = len(bundle.classes)
+        if left - width >= keep and in_pool[bundle.pool] > 1:
+            chosen.append(bundle)
+            left -= width
+            in_pool[bundle.pool] -= 1
+    return chosen
+
+
+def _uniformly(groups: Sequence[ChannelGroup], ratio: float) -> list[int]:
+    return [group.size - share_of(ratio, group.size) for group in groups]
+
+
+def _globally(groups: Sequence[ChannelGroup], options: PruneOptions) -> list[int]:
+    """Rank all bundles of all groups together by normalised score; a group never loses its last channels."""
+    left = [group.size for group in groups]
+    floor = [min(size, max(options.min_channels, _width(group))) for size, group in zip(left, groups, strict=True)]
+    budget = share_of(options.ratio or 0.0, sum(left))
+    ranked = sorted(
+        ((bundle.score, n, len(bundle.classes)) for n, group in enumerate(groups) for bundle in group.bundles)
+    )
+    for _, n, width in ranked:
+        if width <= budget and left[n] - width >= floor[n]:
+            left[n] -= width
+            budget -= width
+    return left
+
+
+def _above(group: ChannelGroup, threshold: float) -> int:
+    """How many channels score at least `threshold` times the group's mean."""
+    widths = np.array([len(bundle.classes) for bundle in group.bundles])
+    scores = np.array([bundle.score for bundle in group.bundles])
+    if not len(scores):
+        return group.size
+    mean = float((scores * widths).sum() / widths.sum())
+    return group.size - int(widths[scores < threshold * mean].sum())
+
+
+def _width(group: ChannelGroup) -> int:
+    """Channels that go at once, where all bundles agree."""
+    widths = {len(bundle.classes) for bundle in group.bundles}
+    return widths.pop() if len(widths) == 1 else 1
+
+
+def removed_labels(chosen: Sequence[Sequence[Bundle]], roots: Labels) -> np.ndarray:
+    """True for every label whose class goes."""
+    gone = np.zeros(len(roots), np.bool_)
+    for bundles in chosen:
+        for bundle in bundles:
+            gone[bundle.classes] = True
+    return gone[roots]
