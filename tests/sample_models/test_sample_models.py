@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 from PIL import Image
@@ -111,11 +112,11 @@ def test_any_batch_size_gives_the_same_logits(name: str) -> None:
     (image,) = load(name).graph.input
     assert image.name == "image"
     assert image.type.tensor_type.shape.dim[0].dim_param
-    images, labels = arrays("eval", name)
-    one_by_one = [judge().accuracy(str(ROOT / f"{name}.onnx"), images[i : i + 1], labels[i : i + 1]) for i in range(7)]
-    assert np.mean(one_by_one) == pytest.approx(
-        judge().accuracy(str(ROOT / f"{name}.onnx"), images[:7], labels[:7]), abs=1e-6
-    )
+    session = onnxruntime.InferenceSession(load(name).SerializeToString(), providers=["CPUExecutionProvider"])
+    images, _ = arrays("eval", name)
+    together = session.run(["logits"], {"image": images[:5]})[0]
+    one_by_one = [session.run(["logits"], {"image": images[i : i + 1]})[0] for i in range(5)]
+    np.testing.assert_allclose(np.concatenate(one_by_one), together, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
