@@ -6,7 +6,7 @@ depends on the model and the size of one sample, never on the number of samples.
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -20,7 +20,7 @@ from onnxqp.graph import iterate
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
+Progress: TypeAlias = Callable[[int, int | None], None]
 
 TAP_BYTES = 256 * 2**20  # what the taps of one session may return for one sample
 UNKNOWN_BYTES = 4 * 2**20  # assumed of a value whose shape cannot be told before running
@@ -42,24 +42,27 @@ def collect(
     the model, or when an input holds NaN or infinity.
     """
     feeds = list(samples) if isinstance(samples, Iterator) else samples
-    first = next(iter(feeds), None)
+    begun = iter(feeds)
+    first = next(begun, None)
     if first is None:
         raise DataError("no calibration samples", hint="pass inputs with --data")
+    again: Iterable[Feed] = itertools.chain([first], begun)  # reading may be slow: the first pass goes on from here
     fed = [str(value.name) for value in model.graph.inputs if value.name in observers]
     inner = [name for name in observers if name not in fed]
     pending = _groups(inner, _sizes(model, first), budget) or [[]]
     count = done = 0
     while pending:
         taps = pending.pop(0)
-        report = functools.partial(progress, "calibrate") if progress and not pending and not done else None
-        seen = _observe(model, feeds, taps, fed if not done else [], observers, 2 * budget, threads, report)
+        report = progress if not pending and not done else None  # one pass: tell every sample
+        seen = _observe(model, again, taps, fed if not done else [], observers, 2 * budget, threads, report)
+        again = feeds
         if seen is None:  # shapes were not known beforehand, and this is too much at once
             half = len(taps) // 2
             pending[:0] = [taps[:half], taps[half:]]
             continue
         count, done = seen, done + 1
         if progress and report is None:
-            progress("calibrate", done, done + len(pending))
+            progress(done, done + len(pending))
     return count
 
 
@@ -71,7 +74,7 @@ def _observe(
     observers: Mapping[str, Observer],
     limit: int,
     threads: int,
-    report: Callable[[int, int | None], None] | None,
+    report: Progress | None,
 ) -> int | None:
     """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
     session = Session(model, taps=taps, threads=threads) if taps else None

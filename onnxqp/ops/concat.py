@@ -36,7 +36,7 @@ class Concat(Operator):
         return folding.concat_elements(node, known)
 
     def quantization(self, node: ir.Node) -> Role:
-        return Compute("Concat", tuple(range(len(node.inputs))))
+        return Compute("Concat", tuple(range(len(node.inputs))), copies=True)
 
 
 class Split(Operator):

@@ -46,6 +46,9 @@ class Slice(Operator):
                 new = (np.cumsum(kept) - 1)[positions]
                 replace_slice(node, axis, place, new[kept[positions]], int(kept.sum()))
 
+    def quantization(self, node: ir.Node) -> Role:
+        return Movement("Slice")
+
 
 class Gather(Operator):
     """With constant indices labels are taken and the indices renumbered; with dynamic ones the axis is pinned."""

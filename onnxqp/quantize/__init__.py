@@ -1,0 +1,7 @@
+"""Static int8 quantization: annotate, calibrate, decide, insert, verify."""
+
+from __future__ import annotations
+
+from onnxqp.quantize.passes import QuantizeResult, plan_quantization, quantize_model
+
+__all__ = ["QuantizeResult", "plan_quantization", "quantize_model"]

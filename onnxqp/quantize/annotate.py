@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -60,6 +60,17 @@ class Annotation:
     quantizable: set[str] = field(default_factory=set)
     names: list[tuple[str, str]] = field(default_factory=list)  # (name, type) of all arithmetic, in order
 
+    def without(self, name: str, reason: str) -> Annotation:
+        """The same but for the units that read or make the value of that name: they stay in float, for this reason."""
+        gone = [u for u in self.units if any(v.name == name for v in (*u.outputs, *(value for _, value in u.inputs)))]
+        return replace(
+            self,
+            units=[unit for unit in self.units if unit not in gone],
+            made_by={value: unit for value, unit in self.made_by.items() if unit not in gone},
+            read_by={value: [u for u in units if u not in gone] for value, units in self.read_by.items()},
+            reasons=self.reasons | {unit.node.name or "": reason for unit in gone},
+        )
+
     def values(self) -> list[ir.Value]:
         """Every value that may get Q and DQ."""
         found = dict.fromkeys(value for unit in self.units for _, value in unit.inputs)
@@ -76,13 +87,13 @@ def annotate(model: ir.Model, target: Target, selection: Selection) -> Annotatio
         if not _handles_floats(node):
             continue
         name = node.name or ""
-        if not isinstance(role, Movement):
+        kernel = _kernel(role, target)
+        if not isinstance(role, Movement) or (kernel is not None and kernel.fused):
             annotation.names.append((name, op_name(node)))
+            if kernel is not None:
+                annotation.quantizable.add(name)
         if node in absorbed:
             continue
-        kernel = _kernel(role, target)
-        if kernel is not None and not isinstance(role, Movement):
-            annotation.quantizable.add(name)
         reason = _reason_against(model, node, role, target, selection)
         if reason is not None or kernel is None or isinstance(role, Activation | Float):
             annotation.reasons[name] = reason or "no integer kernel"

@@ -142,9 +142,7 @@ def _nodes(annotation: Annotation, decision: Decision) -> Iterable[PlannedNode]:
     for name, op_type in annotation.names:
         quantizable = name in annotation.quantizable
         if name in units:
-            kernel = units[name].kernel
-            fused = kernel.fused if isinstance(kernel, Kernel) else ()
-            yield PlannedNode(name, op_type, quantizable, integer=True, fused=fused)
+            yield PlannedNode(name, op_type, quantizable, integer=True, fused=units[name].kernel.fused)
         elif name not in absorbed:
             reason = reasons.get(name, "the node before it stays in float")
             yield PlannedNode(name, op_type, quantizable, integer=False, reason=reason)

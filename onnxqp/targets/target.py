@@ -70,11 +70,13 @@ class Move:
     """How a movement runs on integers.
 
     `by_hand`: the runtime leaves it in float between Q and DQ, so that the node itself must be put on the integers.
-    `follows`: as of `Kernel`. The rate is that of moving one byte per element.
+    `follows` and `fused`: as of `Kernel`; without `fused` the operator itself runs on integers. Nanoseconds are per
+    output element.
     """
 
     integer_ns: float
     float_ns: float
+    fused: tuple[str, ...] = ()
     by_hand: bool = False
     follows: bool = False
 

@@ -81,10 +81,10 @@ def test_a_generator_is_read_once():
 def test_progress_ends_complete():
     calls = []
     run(budget=1, progress=lambda *call: calls.append(call))
-    assert calls[-1] == ("calibrate", 3, 3)
+    assert calls[-1] == (3, 3)
     calls.clear()
     run(progress=lambda *call: calls.append(call))
-    assert [call[1] for call in calls] == [1, 2, 3, 4, 5, 6]
+    assert [call[0] for call in calls] == [1, 2, 3, 4, 5, 6]
 
 
 def test_faulty_samples():

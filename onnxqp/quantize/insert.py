@@ -1,0 +1,228 @@
+"""The only place that edits the graph for quantization: a plan and parameters become Q, DQ and integer weights.
+
+Everything is named for the value it quantizes, and in the order of the plan: the same plan gives the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.errors import InternalError
+from onnxqp.graph import add_initializer, constant, unique_name
+from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, QuantizationPlan
+from onnxqp.quantize.arithmetic import (
+    Floats,
+    Integers,
+    quantize_bias,
+    quantize_linear,
+    scale_and_zero_point,
+    smallest_weight_scale,
+)
+from onnxqp.quantize.parameters import Parameters
+from onnxqp.quantize.weights import IntegerWeight, quantize_weight
+
+
+@dataclass
+class Inserted:
+    """What `insert` did. `scales_raised`: output channels whose weight scale grew so that the bias fits in 32 bits."""
+
+    weights_made_safe: int = 0
+    scales_raised: int = 0
+
+
+def insert(
+    model: ir.Model, plan: QuantizationPlan, parameters: Mapping[str, Parameters], *, per_tensor: bool = False
+) -> Inserted:
+    """Edit `model` in place. `per_tensor`: one scale per weight instead of one per output channel."""
+    model.graph.meta.pop("onnxqp.names", None)  # a clone may hold the names of its original's later life
+    return _Inserter(model, plan, parameters, per_tensor).run()
+
+
+class _Inserter:
+    def __init__(
+        self, model: ir.Model, plan: QuantizationPlan, parameters: Mapping[str, Parameters], per_tensor: bool
+    ) -> None:
+        self.graph = model.graph
+        self.plan = plan
+        self.parameters = parameters
+        self.per_tensor = per_tensor
+        self.nodes = {node.name or "": node for node in self.graph}
+        self.done = Inserted()
+        self.scales: dict[int, tuple[ir.Value, ir.Value]] = {}  # by identity of parameters: shared initializers
+        self.rebuilt: dict[tuple[str, int | None, bytes], ir.Value] = {}  # weights read by several nodes
+
+    def run(self) -> Inserted:
+        for weight in self.plan.weights:
+            self._weight(weight)
+        for operand in self.plan.constants:
+            self._constant(operand)
+        by_name = {value.name: value for value in self._values()}
+        moves = {move.node: move for move in self.plan.moves}
+        for name in self.plan.values:
+            self._activation(by_name[name], moves)
+        return self.done
+
+    def _values(self) -> list[ir.Value]:
+        return [*self.graph.inputs, *(value for node in self.graph for value in node.outputs)]
+
+    # ---- activations
+
+    def _activation(self, value: ir.Value, moves: Mapping[str, PlannedMove]) -> None:
+        """value -> Q -> DQ -> its integer readers; a movement put on integers reads and writes between Q and DQ."""
+        name = value.name or ""
+        maker = value.producer()
+        uses = [(use.node, use.idx) for use in value.uses()]
+        scale, zero_point = self._shared(name)
+        was_output = value.is_graph_output()
+        move = None if maker is None else moves.get(maker.name or "")
+        if maker is not None and move is not None:
+            self._move(maker, move, value)
+            integers = value
+        else:
+            integers = self._node(
+                "QuantizeLinear", [value, scale, zero_point], value, f"{name}_quantized", ir.DataType.UINT8
+            )
+        real = self._node(
+            "DequantizeLinear", [integers, scale, zero_point], value, f"{name}_dequantized", ir.DataType.FLOAT
+        )
+        only = name in self.plan.only_integers
+        for node, index in uses:
+            if index == 0 and node.name in moves:
+                node.replace_input_with(index, integers)
+            elif only or (node.name or "", index) in self.plan.dequantized:
+                node.replace_input_with(index, real)
+        if was_output and only:
+            self._rename_output(value, real, f"{name}_float")
+        if integers is value:
+            value.name = unique_name(self.graph, f"{name}_quantized")
+            value.type = ir.TensorType(ir.DataType.UINT8)
+
+    def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
+        """A movement on integers fills with the integer that stands for its constant."""
+        if move.fill is None:
+            return
+        fill = node.inputs[move.fill] if len(node.inputs) > move.fill else None
+        real = constant(fill)
+        own = self.parameters[output.name or ""]
+        number = quantize_linear(np.zeros((), np.float32) if real is None else real, own.scale, own.zero_point)
+        if len(node.inputs) <= move.fill:
+            node.resize_inputs(move.fill + 1)
+        node.replace_input_with(move.fill, add_initializer(self.graph, f"{node.name}_fill", number.reshape(())))
+
+    def _rename_output(self, value: ir.Value, real: ir.Value, name: str) -> None:
+        """The dequantized value takes the place and the name of a graph output."""
+        kept = value.name
+        for place, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[place] = real
+        value.name = unique_name(self.graph, name)
+        real.name = kept
+
+    def _shared(self, name: str) -> tuple[ir.Value, ir.Value]:
+        """Scalar initializers; values that share parameters share these."""
+        own = self.parameters[name]
+        if id(own) not in self.scales:
+            self.scales[id(own)] = (
+                add_initializer(self.graph, f"{name}_scale", np.asarray(own.scale, np.float32)),
+                add_initializer(self.graph, f"{name}_zero_point", np.asarray(own.zero_point, np.uint8)),
+            )
+        return self.scales[id(own)]
+
+    # ---- constants
+
+    def _weight(self, planned: PlannedWeight) -> None:
+        node = self.nodes[planned.node]
+        value = node.inputs[planned.index]
+        array = constant(value)
+        if value is None or array is None:
+            raise InternalError(f"the weight of {planned.node} is not constant")
+        weight = np.asarray(array, np.float32)
+        axis = None if self.per_tensor else planned.channel_axis
+        x_scale = self.parameters[planned.input_value].scale
+        bias = None if planned.bias_index is None else node.inputs[planned.bias_index]
+        need = self._bias_need(bias, x_scale, axis)
+        quantized = quantize_weight(weight, axis, summed=planned.summed, safe=planned.saturates, at_least=need)
+        self.done.scales_raised += int((quantized.scale <= need * 1.000001).sum()) if bias is not None else 0
+        self.done.weights_made_safe += quantized.made_safe
+        node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis))
+        if bias is not None and planned.bias_index is not None:
+            self._bias(node, planned.bias_index, bias, x_scale, quantized.scale)
+
+    def _bias_need(self, bias: ir.Value | None, x_scale: np.float32, axis: int | None) -> Floats:
+        array = constant(bias)
+        if array is None:
+            return np.zeros((), np.float32)
+        need = smallest_weight_scale(array, x_scale)
+        return need.max(initial=0.0) if axis is None else need
+
+    def _rebuilt(self, value: ir.Value, quantized: IntegerWeight, axis: int | None) -> ir.Value:
+        """The weight as DequantizeLinear of its integers; one for all nodes that need the same."""
+        key = (value.name or "", axis, quantized.scale.tobytes())
+        if key not in self.rebuilt:
+            self.rebuilt[key] = self._integers(value, quantized.values, quantized.scale, axis, value.name or "weight")
+        return self.rebuilt[key]
+
+    def _bias(self, node: ir.Node, index: int, bias: ir.Value, x_scale: np.float32, w_scale: Floats) -> None:
+        array = constant(bias)
+        if array is None:
+            raise InternalError(f"the bias of {node.name} is not constant")
+        scale = np.asarray(x_scale * w_scale, np.float32)
+        axis = 0 if scale.ndim else None
+        integers = quantize_bias(np.asarray(array, np.float32), x_scale, w_scale)
+        name = bias.name or f"{node.name}_bias"
+        node.replace_input_with(index, self._integers(bias, integers, scale, axis, name))
+
+    def _constant(self, planned: PlannedConstant) -> None:
+        """A constant operand of an elementwise kernel: uint8 like the activations beside it, per tensor."""
+        node = self.nodes[planned.node]
+        value = node.inputs[planned.index]
+        array = constant(value)
+        if value is None or array is None:
+            raise InternalError(f"an operand of {planned.node} is not constant")
+        scale, zero_point = scale_and_zero_point(array)
+        integers = quantize_linear(array, scale, zero_point)
+        rebuilt = self._integers(value, integers, scale, None, value.name or "constant", zero_point)
+        node.replace_input_with(planned.index, rebuilt)
+
+    def _integers(
+        self,
+        like: ir.Value,
+        integers: Integers,
+        scale: Floats,
+        axis: int | None,
+        name: str,
+        zero_point: Integers | None = None,
+    ) -> ir.Value:
+        """Integers in the file and DequantizeLinear behind them, before every node that may read it."""
+        zero = np.zeros(scale.shape, integers.dtype) if zero_point is None else zero_point
+        operands = [
+            add_initializer(self.graph, f"{name}_quantized", integers),
+            add_initializer(self.graph, f"{name}_scale", scale),
+            add_initializer(self.graph, f"{name}_zero_point", zero),
+        ]
+        return self._node("DequantizeLinear", operands, like, f"{name}_dequantized", ir.DataType.FLOAT, axis)
+
+    def _node(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        like: ir.Value,
+        output: str,
+        dtype: ir.DataType,
+        axis: int | None = None,
+    ) -> ir.Value:
+        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        node = ir.Node("", op_type, inputs, attributes, name=unique_name(self.graph, f"{output}_{op_type}"))
+        result = node.outputs[0]
+        result.name = unique_name(self.graph, output)
+        result.shape, result.type = like.shape, ir.TensorType(dtype)
+        source = inputs[0].producer()
+        if source is not None:
+            self.graph.insert_after(source, node)
+        else:
+            self.graph.insert_before(self.graph[0], node)
+        return result
