@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Selection,
         WriteOptions,
     )
+    from onnxqp.prune.magnitude import prune_filters, prune_magnitude
     from onnxqp.quantize.arithmetic import dequantize_linear, quantize_linear, scale_and_zero_point
     from onnxqp.report.records import Report
 
@@ -70,6 +71,8 @@ __all__ = [
     "load",
     "operators",
     "prune",
+    "prune_filters",
+    "prune_magnitude",
     "quantize",
     "quantize_linear",
     "save",
@@ -100,6 +103,7 @@ _HOMES = {
         "Selection",
         "WriteOptions",
     ),
+    "onnxqp.prune.magnitude": ("prune_filters", "prune_magnitude"),
     "onnxqp.quantize.arithmetic": ("dequantize_linear", "quantize_linear", "scale_and_zero_point"),
     "onnxqp.report.records": ("Report",),
 }

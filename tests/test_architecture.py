@@ -212,6 +212,13 @@ def test_public_functions_and_classes_say_what_they_are() -> None:
     assert silent == []
 
 
+def test_functions_win_over_rooms_of_the_same_name() -> None:
+    for name in ("quantize", "prune"):
+        room = importlib.import_module(f"onnxqp.{name}")
+        assert callable(getattr(onnxqp, name))
+        assert getattr(onnxqp, name) is not room
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'quantise'"):
         _ = onnxqp.quantise  # type: ignore[attr-defined]
