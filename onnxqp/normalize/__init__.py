@@ -23,7 +23,7 @@ from onnxqp.normalize.opset import raise_opset
 from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
 from onnxqp.specs import Note
 
-_ROUNDS = 4  # shapes found in one round let the next fold more; exported graphs settle in two or three
+_ROUNDS = 64  # shapes found in one round let the next fold more: a chain of computed paddings needs one for each
 
 
 def normalize(model: ir.Model) -> list[Note]:
