@@ -33,8 +33,9 @@ def read(
 
     `spec`: a folder of images (one folder per class, or flat with or without `labels.csv`), `.npz`, `.npy`, a folder
     of `.npz`, a folder with `test_data_set_*`, `file.py:function` or `module:function`. `inputs`: the model's inputs
-    in its order; sizes of `--shape` may be put in, but an open leading axis must stay open, it counts the samples. `classes`: how many classes the model has, if it is known;
-    labels are held against it. `labelled` False: labels are not wanted and not looked at (calibration).
+    in its order; sizes of `--shape` may be put in, but an open leading axis must stay open, as it counts the samples.
+    `classes`: how many classes the model has, if that is known: labels are held against it. `labelled` False: labels
+    are not wanted and not looked at (calibration).
 
     Raises DataError for whatever cannot be read or does not fit the model, now or while the samples are read, and
     UsageError for a preprocessing that does not fit.

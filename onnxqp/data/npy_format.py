@@ -24,7 +24,7 @@ from onnxqp.specs import Array
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 1 << 16
-_BLOCK = 1 << 24
+_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,12 @@ class MappedRows:
     """The rows of a `.npy` file, through a memory map."""
 
     def __init__(self, path: Path, header: Header) -> None:
-        self._array: Array = np.empty(header.shape, header.dtype)
-        if header.nbytes:  # nothing cannot be mapped
-            order: Literal["F", "C"] = "F" if header.fortran else "C"
-            self._array = np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
+        self._array: Array = (
+            np.memmap(path, header.dtype, "r", header.offset, header.shape, order)
+            if header.nbytes
+            else np.empty(header.shape, header.dtype)  # nothing cannot be mapped
+        )
 
     def row(self, index: int) -> Array:
         return np.array(self._array[index])
@@ -104,7 +106,7 @@ class MappedRows:
 
 
 class PackedRows:
-    """The rows of an archive's member, unpacked one at a time (all at once in Fortran order, where they are scattered)."""
+    """The rows of an archive's member, unpacked one at a time (all at once in Fortran order)."""
 
     def __init__(self, stream: IO[bytes], header: Header, where: str) -> None:
         self._stream, self._header, self._where = stream, header, where

@@ -44,7 +44,8 @@ class Layout:
 def image_layout(spec: InputSpec, asked: str = "auto") -> Layout | None:
     """How this input holds a picture, or None if it cannot.
 
-    [N, C, H, W], [N, H, W, C], [C, H, W], [H, W, C] or [N, H, W]; N is 1 or open, C is 1 or 3; an open C with `asked` "NCHW" or "NHWC", or in NCHW without, counts as 3.
+    [N, C, H, W], [N, H, W, C], [C, H, W], [H, W, C] or [N, H, W]; N is 1 or open, C is 1 or 3. An open C counts as 3,
+    on the axis that `asked` ("NCHW", "NHWC") says, axis 1 with "auto".
     """
     if spec.shape is None or len(spec.shape) not in (3, 4):
         return None

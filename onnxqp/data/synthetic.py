@@ -1,14 +1,19 @@
 """Inputs made from the model's signature alone, for use without data.
 
-Pictures are noise with the spectrum of natural images: amplitude falls as 1/f (Field 1987, "Relations between the
-statistics of natural images and the response properties of cortical cells"), colour channels are strongly correlated,
-brightness and contrast vary from picture to picture. White noise would excite convolutions like no photograph does.
+Pictures imitate two things that convolutions respond to in photographs: textures whose amplitude spectrum falls as 1/f
+(Field 1987, "Relations between the statistics of natural images and the response properties of cortical cells"), and
+things that hide each other, drawn as ellipses of all sizes (the dead leaves model; Lee, Mumford and Huang 2001,
+"Occlusion models for natural images"). Colour channels are correlated.
+
+How far the output ranges of convolutions then lie from those on photographs, as the mean of |log2 ratio| over a network
+(in brackets: without the ellipses): SqueezeNet 1.1 0.30 (0.57), a segmentation network 0.25 (0.38), MobileNetV1 0.13
+(0.18), ResNet-20 0.28 (0.28), a 96-pixel person detector 0.57 (0.47). Most are too small: real data is better.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -29,7 +34,8 @@ _SMALL_LIMIT = 8  # integers of which nothing is known
 _SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
 _LENGTH_WORDS = re.compile(r"seq|len|time|step|frame|token|word|past|sample|width|height")
 _RANGE = 2.5  # standardised pictures lie within +-2.5, as pixels of 0..255 do after the usual normalisation
-_SHARED_COLOUR = 0.95  # correlation of the colour channels
+_COLOUR_CORRELATION = 0.8
+_LEAVES, _SMALLEST_LEAF, _LARGEST_LEAF = 100, 0.03, 0.5  # how many; radii as shares of the shorter side
 
 
 @dataclass(frozen=True)
@@ -121,19 +127,43 @@ def _pictures(shape: tuple[int, ...], spec: InputSpec, random: np.random.Generat
 
 def _picture(channels: int, height: int, width: int, random: np.random.Generator) -> Doubles:
     """One picture [C, H, W], standardised over many: mean about 0, variance about 1, within +-2.5."""
-    common = _coloured_noise(height, width, random)
-    planes = [common]
-    if channels > 1:
-        own = [_coloured_noise(height, width, random) for _ in range(channels)]
-        share = _SHARED_COLOUR
-        planes = [np.sqrt(share) * common + np.sqrt(1 - share) * plane for plane in own]
-    brightness, contrast = 0.5 * random.standard_normal(), np.exp(0.25 * random.standard_normal())
-    values = brightness + 0.85 * contrast * np.stack(planes)
-    clipped: Doubles = np.clip(values, -_RANGE, _RANGE)
+    texture = _colours(random, channels, lambda: _noise(height, width, random))
+    picture = texture.copy()
+    side = min(height, width)
+    share = random.uniform(size=_LEAVES)
+    radii = side / np.sqrt((1 - share) / _SMALLEST_LEAF**2 + share / _LARGEST_LEAF**2)  # their density falls as r^-3
+    for radius in -np.sort(-radii):  # small ones lie in front
+        rows, columns, inside = _leaf(float(radius), height, width, random)
+        colour = _colours(random, channels, lambda: random.standard_normal((1, 1)))
+        rough = 0.4 * np.exp(0.5 * random.standard_normal())
+        part = picture[:, rows, columns]
+        np.copyto(part, colour + rough * texture[:, rows, columns], where=inside)
+    clipped: Doubles = np.clip(0.45 * random.standard_normal() + 0.9 * picture, -_RANGE, _RANGE)
     return clipped
 
 
-def _coloured_noise(height: int, width: int, random: np.random.Generator) -> Doubles:
+def _colours(random: np.random.Generator, channels: int, plane: Callable[[], Doubles]) -> Doubles:
+    """Planes [C, H, W] of variance 1 that share most of their content."""
+    if channels == 1:
+        return plane()[None]
+    common = np.sqrt(_COLOUR_CORRELATION) * plane()
+    return np.stack([common + np.sqrt(1 - _COLOUR_CORRELATION) * plane() for _ in range(channels)])
+
+
+def _leaf(
+    radius: float, height: int, width: int, random: np.random.Generator
+) -> tuple[slice, slice, npt.NDArray[np.bool_]]:
+    """An ellipse anywhere in the picture: the rows and columns around it, and which of their pixels lie inside."""
+    y, x = random.uniform(0, height), random.uniform(0, width)
+    angle, aspect = random.uniform(0, np.pi), random.uniform(0.4, 1.0)
+    rows = slice(max(0, int(y - radius)), min(height, int(y + radius) + 2))
+    columns = slice(max(0, int(x - radius)), min(width, int(x + radius) + 2))
+    dy, dx = np.arange(rows.start, rows.stop)[:, None] - y, np.arange(columns.start, columns.stop)[None] - x
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    return rows, columns, np.hypot(along, across / aspect) < radius
+
+
+def _noise(height: int, width: int, random: np.random.Generator) -> Doubles:
     """Noise [H, W] whose amplitude spectrum falls as 1/f, mean 0, variance 1."""
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     frequency = np.hypot(rows, columns)
