@@ -66,6 +66,7 @@ class QuantizationPlan:
     weights: tuple[PlannedWeight, ...] = ()
     constants: tuple[PlannedConstant, ...] = ()
     moves: tuple[PlannedMove, ...] = ()
+    guarded: frozenset[str] = frozenset()  # values that get a Clip to their range before Q
 
     @property
     def integer_nodes(self) -> Iterator[PlannedNode]:

@@ -17,6 +17,7 @@ from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, Quantizatio
 from onnxqp.quantize.arithmetic import (
     Floats,
     Integers,
+    integer_limits,
     quantize_bias,
     quantize_linear,
     scale_and_zero_point,
@@ -83,8 +84,9 @@ class _Inserter:
             self._move(maker, move, value)
             integers = value
         else:
+            source = self._guard(value) if name in self.plan.guarded else value
             integers = self._node(
-                "QuantizeLinear", [value, scale, zero_point], value, f"{name}_quantized", ir.DataType.UINT8
+                "QuantizeLinear", [source, scale, zero_point], value, f"{name}_quantized", ir.DataType.UINT8
             )
         real = self._node(
             "DequantizeLinear", [integers, scale, zero_point], value, f"{name}_dequantized", ir.DataType.FLOAT
@@ -100,6 +102,17 @@ class _Inserter:
         if integers is value:
             value.name = unique_name(self.graph, f"{name}_quantized")
             value.type = ir.TensorType(ir.DataType.UINT8)
+
+    def _guard(self, value: ir.Value) -> ir.Value:
+        """The value clipped to what its integers can say, which changes none of them."""
+        name = value.name or ""
+        own = self.parameters[name]
+        ends = [(limit - int(own.zero_point)) * np.float32(own.scale) for limit in integer_limits(8, signed=False)]
+        bounds = [
+            add_initializer(self.graph, f"{name}_{end}", np.asarray(number, np.float32))
+            for end, number in zip(("lowest", "highest"), ends, strict=True)
+        ]
+        return self._node("Clip", [value, *bounds], value, f"{name}_clipped", ir.DataType.FLOAT)
 
     def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
         """A movement on integers fills with the integer that stands for its constant."""

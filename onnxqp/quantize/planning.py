@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
+from onnxqp.ops import rule_for
 from onnxqp.plan import PlannedConstant, PlannedMove, PlannedNode, PlannedWeight, QuantizationPlan
 from onnxqp.quantize.annotate import Annotation, Unit
 from onnxqp.quantize.decide import Decision
@@ -39,6 +40,7 @@ def make_plan(
         weights=tuple(weight for unit in integer for weight in _weights(unit)),
         constants=tuple(PlannedConstant(unit.node.name or "", index) for unit in integer for index in unit.constants),
         moves=tuple(move for unit in integer for move in _moves(unit)),
+        guarded=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_guarded(value, target)),
     )
 
 
@@ -170,6 +172,13 @@ def _moves(unit: Unit) -> list[PlannedMove]:
     if isinstance(unit.role, Movement) and isinstance(unit.kernel, Move) and unit.kernel.by_hand:
         return [PlannedMove(unit.node.name or "", unit.role.fill)]
     return []
+
+
+def _is_guarded(value: ir.Value, target: Target) -> bool:
+    node = value.producer()
+    role = rule_for(node).quantization(node) if node is not None else None
+    move = target.moves.get(role.form) if isinstance(role, Movement) else None
+    return move is not None and move.guarded
 
 
 def _name(value: ir.Value) -> str:

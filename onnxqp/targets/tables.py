@@ -28,7 +28,7 @@ _MOVES: Mapping[str, Move] = MappingProxyType(
         "ResizeNearest": Move(0.3, 0.4),
         "Pad": Move(0.1, 0.15, by_hand=True, follows=True),
         # alone it runs in NCHW forty times slower; beside an integer Conv it becomes NhwcMaxPool
-        "MaxPool": Move(0.4, 0.6, fused=("NhwcMaxPool",), follows=True),
+        "MaxPool": Move(0.4, 0.6, fused=("NhwcMaxPool",), guarded=True, follows=True),
     }
 )
 

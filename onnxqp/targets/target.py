@@ -70,14 +70,16 @@ class Move:
     """How a movement runs on integers.
 
     `by_hand`: the runtime leaves it in float between Q and DQ, so that the node itself must be put on the integers.
-    `follows` and `fused`: as of `Kernel`; without `fused` the operator itself runs on integers. Nanoseconds are per
-    output element.
+    `guarded`: where it stays in float and its output is quantized, the runtime would pull the QuantizeLinear before
+    it and run it on integers, slowly; a Clip between the two, which is dropped later, keeps them apart. `follows` and
+    `fused`: as of `Kernel`; without `fused` the operator itself runs on integers. Nanoseconds are per output element.
     """
 
     integer_ns: float
     float_ns: float
     fused: tuple[str, ...] = ()
     by_hand: bool = False
+    guarded: bool = False
     follows: bool = False
 
 
