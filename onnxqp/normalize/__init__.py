@@ -20,6 +20,7 @@ from onnxqp.normalize.cleanup import (
 )
 from onnxqp.normalize.fold import fold_constants
 from onnxqp.normalize.opset import raise_opset
+from onnxqp.normalize.sampling import settle_open_shapes
 from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
 from onnxqp.specs import Note
 
@@ -37,13 +38,9 @@ def normalize(model: ir.Model) -> list[Note]:
     notes += raise_opset(model)
     lift_constants(model)
     remove_pass_through(model)
-    for _ in range(_ROUNDS):
-        infer_shapes(model)
-        changed = fold_shape_values(model)
-        changed |= fold_constants(model)
-        remove_dead(model)
-        if not changed:
-            break
+    _settle(model)
+    if settle_open_shapes(model, _settle):
+        _settle(model)
     if fold_affine(model):
         remove_dead(model)
     remove_pass_through(model)
@@ -51,3 +48,14 @@ def normalize(model: ir.Model) -> list[Note]:
     model.graph.sort()
     name_everything(model)
     return notes
+
+
+def _settle(model: ir.Model) -> None:
+    """Infer shapes and fold what they decide, until nothing changes."""
+    for _ in range(_ROUNDS):
+        infer_shapes(model)
+        changed = fold_shape_values(model)
+        changed |= fold_constants(model)
+        remove_dead(model)
+        if not changed:
+            break

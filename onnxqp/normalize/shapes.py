@@ -17,7 +17,26 @@ _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Fill in every shape and type that onnx's inference finds; what it cannot, stays unknown."""
+    """Fill in every shape and type that onnx's inference finds, and what operators know beyond it."""
+    for _ in range(_LONGEST):
+        _infer(model)
+        if not _refine(model):
+            break
+
+
+def _refine(model: ir.Model) -> bool:
+    """Write down dimensions that onnx's inference leaves open and an operator's record can tell."""
+    changed = False
+    for node in model.graph:
+        known = ops.rule_for(node).infer(node)
+        if known is not None and node.outputs[0].shape is not None:
+            node.outputs[0].shape = ir.Shape(known)
+            changed = True
+    return changed
+
+
+def _infer(model: ir.Model) -> None:
+    """One run of onnx's inference; what it cannot find stays unknown."""
     try:
         proto = onnx.shape_inference.infer_shapes(light_proto(model), check_type=False, data_prop=True)
         inferred = ir.from_proto(proto)

@@ -84,6 +84,12 @@ class Operator:
         """The elements of a small integer output, as far as shapes alone tell; `known` gives those of an input."""
         return None
 
+    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
+        """The shape of output 0, where it is better known than standard shape inference has it."""
+        return None
+
+    open_shape: ClassVar[bool] = False  # dimensions that come out equal for several input sizes may be taken as fixed
+
     def index_limit(self, node: ir.Node, index: int) -> int | None:
         """How many different integers input `index` may hold, where it selects rows of a table."""
         return None

@@ -47,6 +47,27 @@ def symbols(value: ir.Value) -> list[int | str]:
     return [f"?{value.name}.{axis}" if size is None else size for axis, size in enumerate(named)]
 
 
+def solve_dimension(value: ir.Value | None, output: ir.Value) -> list[int | str | None] | None:
+    """The shape of a reshaped tensor when a single dimension of it is open: [N, S, 384] -> [N, S, ?, 32]."""
+    if value is None or value.shape is None or output.shape is None:
+        return None
+    before, after = symbols(value), symbols(output)
+    names = [size for size in before if isinstance(size, str)]
+    open_places = []
+    for place, size in enumerate(after):
+        if isinstance(size, str):
+            if size in names:
+                names.remove(size)
+            else:
+                open_places.append(place)
+    known, rest = (math.prod(size for size in side if isinstance(size, int)) for side in (before, after))
+    if names or len(open_places) != 1 or not rest or known % rest:
+        return None
+    shape: list[int | str | None] = [size if isinstance(size, int) else size.value for size in output.shape]
+    shape[open_places[0]] = known // rest
+    return shape
+
+
 def split_segments(before: Sequence[int | str], after: Sequence[int | str]) -> list[Segment]:
     """The minimal segments of a reshape. A single unknown on each side is the same when all else agrees."""
     before, after = _match_unknowns(list(before), list(after))

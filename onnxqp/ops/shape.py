@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from onnxqp.graph import attribute_ints, constant
 from onnxqp.ops import folding
 from onnxqp.ops.join import dims_of, movable, rank_of
 from onnxqp.ops.operator import Elements, Operator
-from onnxqp.ops.reshaping import renumber, reshape_families
+from onnxqp.ops.reshaping import renumber, reshape_families, solve_dimension
 from onnxqp.ops.rewrite import set_sizes
 from onnxqp.specs import Movement, Role
 
@@ -20,6 +21,10 @@ class Reshape(Operator):
     """Labels are reshaped; a split axis must keep the same number in every block; the shape is rewritten."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Reshape",)
+    open_shape: ClassVar[bool] = True
+
+    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
+        return solve_dimension(node.inputs[0], node.outputs[0])
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         value = node.inputs[0]
