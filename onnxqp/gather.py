@@ -61,7 +61,7 @@ def gather(run: Run, model: ir.Model, session: Session, data: DataLike, output_n
         if feeds is not None:
             drawn = SampleSet(_Listed(feeds), tuple(range(len(feeds))), tuple(inputs), "data", "feeds in memory")
         elif options.data is not None:
-            drawn = _read(options.data, inputs, outputs, options, options.samples, output_name)
+            drawn = _read(options.data, inputs, outputs, options, options.samples, output_name, labelled=False)
         else:
             drawn = _synthetic(model, session, options)
         evaluation = None
@@ -101,10 +101,20 @@ def _read(
     options: DataOptions,
     samples: int | None,
     output_name: str | None,
+    *,
+    labelled: bool = True,
 ) -> SampleSet:
     preprocess = None if options.preprocess is None else parse_preprocessing(options.preprocess)
     classes = class_count(outputs, output_name)
-    return read(spec, inputs, preprocess=preprocess, samples=samples, seed=options.seed, classes=classes)
+    return read(
+        spec,
+        inputs,
+        preprocess=preprocess,
+        samples=samples,
+        seed=options.seed,
+        classes=classes,
+        labelled=labelled,
+    )
 
 
 def class_count(outputs: Sequence[InputSpec], output_name: str | None) -> int | None:
