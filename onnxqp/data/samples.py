@@ -47,7 +47,7 @@ class Source(Protocol):
 class SampleSet:
     """The samples that were drawn from a source: a description, not the data.
 
-    Iterating reads (and checks) them anew, in the source's order; calibration passes over them more than once.
+    An iterable of feeds: each pass reads (and checks) them anew, in the source's order; calibration makes several.
     `inputs` are the model's inputs, `warnings` what the user should hear once.
     """
 
@@ -61,15 +61,19 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[Sample]:
-        labels = self.labels
-        for place, (feed, origin) in enumerate(self.reader.read(self.indices)):
-            yield Sample(feed, labels[place] if labels is not None else None, origin)
+    def __iter__(self) -> Iterator[Feed]:
+        return self.feeds()
 
     def feeds(self) -> Iterator[Feed]:
         """One feed per sample: every input whole, most with a leading axis of 1."""
         for feed, _ in self.reader.read(self.indices):
             yield feed
+
+    def samples(self) -> Iterator[Sample]:
+        """The same with labels and origins."""
+        labels = self.labels
+        for place, (feed, origin) in enumerate(self.reader.read(self.indices)):
+            yield Sample(feed, labels[place] if labels is not None else None, origin)
 
     @property
     def labels(self) -> list[object] | None:
@@ -95,7 +99,7 @@ class SampleSet:
         `can_batch` is false.
         """
         pending: list[Sample] = []
-        for sample in self:
+        for sample in self.samples():
             if pending and (len(pending) >= size or not (self.can_batch and _stackable(pending[-1].feed, sample.feed))):
                 yield _stack(pending)
                 pending = []

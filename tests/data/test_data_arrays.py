@@ -44,8 +44,9 @@ def test_npz_rows_become_samples_with_labels(tmp_path, save):
     save(tmp_path / "d.npz", x=x, labels=labels)
     drawn = read(str(tmp_path / "d.npz"), [IMAGE], samples=5, seed=3, classes=10)
     assert len(drawn) == 5
+    assert len(list(drawn)) == 5
     for _ in range(2):  # as often as one likes
-        for index, sample in zip(drawn.indices, drawn, strict=True):
+        for index, sample in zip(drawn.indices, drawn.samples(), strict=True):
             np.testing.assert_array_equal(sample.feed["x"], x[index : index + 1])
             assert sample.label == labels[index]
             assert sample.origin.endswith(f"d.npz[{index}]")

@@ -47,7 +47,7 @@ def test_a_hook_is_drawn_from_as_a_whole_and_with_its_labels(tmp_path):
     assert values == sorted(values)
     assert max(values) >= 50
     assert drawn.labels == [value % 10 for value in values]
-    assert [sample.origin for sample in drawn] == [f"{spec}[{value}]" for value in values]
+    assert [sample.origin for sample in drawn.samples()] == [f"{spec}[{value}]" for value in values]
     again = read(spec, ONE, samples=10, seed=5)
     assert [int(feed["x"][0, 0]) for feed in again.feeds()] == values
     assert [int(f["x"][0, 0]) for f in read(spec, ONE, samples=10, seed=6).feeds()] != values
@@ -83,10 +83,10 @@ def test_a_large_source_is_asked_again_instead_of_kept(tmp_path, monkeypatch):
     tracemalloc.start()
     drawn = read(spec, ONE, samples=None)
     for _ in range(2):
-        assert [int(sample.feed["x"][0, 0]) for sample in drawn] == drawn.labels == list(range(90))
+        assert [int(sample.feed["x"][0, 0]) for sample in drawn.samples()] == drawn.labels == list(range(90))
     assert tracemalloc.get_traced_memory()[1] < 150_000_000
     tracemalloc.stop()
-    assert [int(s.feed["x"][0, 0]) for s in drawn.subset([3, 88])] == [3, 88]
+    assert [int(s.feed["x"][0, 0]) for s in drawn.subset([3, 88]).samples()] == [3, 88]
 
 
 @pytest.mark.parametrize("change", ["range(90 - calls)", "range(90)"])

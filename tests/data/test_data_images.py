@@ -49,7 +49,7 @@ def test_integer_folders_are_the_classes(tmp_path):
     drawn = read(str(tmp_path), [SPEC], preprocess=UNIT, classes=11)
     levels = [round(float(feed["x"].max()) * 255) for feed in drawn.feeds()]
     assert dict(zip(levels, drawn.labels, strict=True)) == {0: 7, 1: 10, 2: 2}
-    assert [sample.origin.endswith(".png") for sample in drawn] == [True] * 6
+    assert [sample.origin.endswith(".png") for sample in drawn.samples()] == [True] * 6
 
 
 @pytest.mark.parametrize("inside", [True, False])

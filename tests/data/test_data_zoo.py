@@ -59,9 +59,9 @@ def test_uint8_arrays_of_cifar_agree_with_the_zoos_own_preparation():
     spec = inputs_of("resnet20_cifar10")
     drawn = read(str(ZOO / "data/cifar10/eval.npz"), spec, preprocess=PRESETS["imagenet"], samples=40, classes=10)
     hook = read(f"{ZOO / 'feeds.py'}:resnet20_cifar10__eval", spec, samples=40, classes=10)
-    hook_values = {sample.origin.rsplit("[")[-1]: sample for sample in hook}
-    assert sum(sample.label is not None for sample in drawn) == 40
-    shared = [s for s in drawn if s.origin.rsplit("[")[-1] in hook_values]
+    hook_values = {sample.origin.rsplit("[")[-1]: sample for sample in hook.samples()}
+    assert sum(sample.label is not None for sample in drawn.samples()) == 40
+    shared = [s for s in drawn.samples() if s.origin.rsplit("[")[-1] in hook_values]
     for sample in shared:
         theirs = hook_values[sample.origin.rsplit("[")[-1]]
         assert sample.label == theirs.label
