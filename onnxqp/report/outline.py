@@ -55,7 +55,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
     """The blocks of a report. `every` names each node and layer, not only their kinds; `groups` each channel group."""
     blocks = [
         *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
-        *(_quantization(report.quantization, every) if report.quantization else ()),
+        *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
         *(_pruning(report.pruning, every, groups) if report.pruning else ()),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),
@@ -278,9 +278,15 @@ def _layers(model: ModelSummary) -> Iterator[Block]:
 # ---- what was done, and what was not, and why ------------------------------------------------------------------
 
 
-def _quantization(found: Quantization, every: bool) -> Iterator[Block]:
-    done = [f"{found.nodes_quantized} of {text.plural(found.nodes_quantizable, 'quantizable node')} quantized"]
-    if found.nodes_quantized:
+def _planned(report: Report) -> bool:
+    """Whether the report tells what would be done, not what was."""
+    return report.command == "inspect" or bool(report.arguments.get("dry_run"))
+
+
+def _quantization(found: Quantization, every: bool, planned: bool) -> Iterator[Block]:
+    deed = "would be quantized" if planned else "quantized"
+    done = [f"{found.nodes_quantized} of {text.plural(found.nodes_quantizable, 'quantizable node')} {deed}"]
+    if found.nodes_quantized and not planned:
         done.append(f"{found.nodes_fused} run as integer kernels")
     for count, words in (
         (found.weights_at_rest, "stored as int8 and computed in float"),

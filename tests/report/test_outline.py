@@ -72,6 +72,13 @@ def test_reasons_are_counted_by_kind_and_named_on_demand() -> None:
     assert [row[0] for row in rows(quantized(), "left in float", every=True)] == ["sm", "sm2"]
 
 
+def test_a_plan_is_not_told_as_a_deed() -> None:
+    planned = quantized(arguments={"dry_run": True}, output=None)
+    assert "20 of 22 quantizable nodes would be quantized" in said(outline(planned))
+    assert "integer kernels" not in said(outline(planned))
+    assert "20 of 22 quantizable nodes quantized; 19 run as integer kernels" in said(outline(quantized()))
+
+
 def test_many_kinds_of_reasons_are_cut_and_the_rest_is_counted() -> None:
     notes = [NodeNote(f"n{i}", "Op", f"reason {i}") for i in range(20)]
     many = quantized(quantization=dataclasses.replace(quantized().quantization, left_float=notes))
