@@ -23,7 +23,7 @@ from onnxqp import model as files
 from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
-from onnxqp.gather import DataLike, Inputs, as_options, gather
+from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.normalize import normalize
 from onnxqp.options import DataOptions, Gates, MeasureOptions, PruneOptions, QuantizeOptions, TargetName, WriteOptions
@@ -105,9 +105,9 @@ def quantize(
             return Result(None, run.report(input=job.summary(), quantization=plan.record()))
         inputs = job.inputs()
         with run.stage("quantize"):
-            done = quantize_model(
-                job.normal, inputs.calibration, options, seed=job.data_options.seed, progress=run.advance("quantize")
-            )
+            feeds = Feeds(inputs.calibration, job.data_options.batch_size)
+            advance = run.advance("quantize")
+            done = quantize_model(job.normal, feeds, options, seed=job.data_options.seed, progress=advance)
         for warning in done.warnings:
             run.warn(warning)
         calibration = inputs.calibration_record(options.method)

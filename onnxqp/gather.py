@@ -27,6 +27,17 @@ _LENGTHS = (32, 64, 128, 256, 512, 576, 1024, 4096, 16000)  # of sequences and s
 
 
 @dataclass(frozen=True)
+class Feeds:
+    """The feeds of a sample set, `batch_size` samples at once, as often as somebody asks for them."""
+
+    samples: SampleSet
+    batch_size: int = 1
+
+    def __iter__(self) -> Iterator[Feed]:
+        return (feed for feed, _ in self.samples.batches(self.batch_size))
+
+
+@dataclass(frozen=True)
 class Inputs:
     """`evaluation` judges the result; its labels count only when it was named as evaluation data."""
 
