@@ -56,7 +56,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
     blocks = [
         *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
         *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
-        *(_pruning(report.pruning, every, groups) if report.pruning else ()),
+        *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),
     ]
@@ -320,11 +320,11 @@ def _the_rest(kinds: int) -> tuple[Line, ...]:
     return (Line(f"and {kinds - _MOST_REASONS} more kinds", "quiet"),) if kinds > _MOST_REASONS else ()
 
 
-def _pruning(found: Pruning, every: bool, groups: bool) -> Iterator[Block]:
+def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterator[Block]:
     cut = sum(group.after < group.before for group in found.groups)
     words = f"{text.plural(len(found.groups), 'prunable channel group')}, {len(found.pinned)} pinned"
-    lines = [Line(f"{words}; {cut} cut" if cut else words)]
-    if cut:
+    lines = [Line(f"{words}; {cut} {'would be cut' if planned else 'cut'}" if cut else words)]
+    if cut and not planned:
         macs = "" if found.macs_ratio is None else f"MACs {text.percent(found.macs_ratio * 100)}, "
         lines.append(Line(f"{macs}parameters {text.percent(found.params_ratio * 100)} of the original", "quiet"))
     if found.proof is not None:

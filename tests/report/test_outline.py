@@ -95,6 +95,12 @@ def test_pruning_shows_channels_proof_and_reasons() -> None:
     assert "conv1.weight, conv2.weight | 16 | 8 | l1" in said(outline(pruned(), groups=True))
 
 
+def test_a_pruning_plan_promises_no_figures() -> None:
+    text = said(outline(pruned(arguments={"dry_run": True}, output=None)))
+    assert "1 pinned; 1 would be cut" in text
+    assert "of the original" not in text
+
+
 @pytest.mark.parametrize(
     ("proof", "words"),
     [
