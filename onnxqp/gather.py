@@ -11,7 +11,7 @@ from typing import TypeAlias
 import onnx_ir as ir
 
 from onnxqp import ops
-from onnxqp.data import SampleSet, hold_back, overlap, parse_preprocessing, read, synthesize
+from onnxqp.data import SampleSet, from_feeds, hold_back, overlap, parse_preprocessing, read, synthesize
 from onnxqp.errors import DataError, UsageError
 from onnxqp.evaluate.scores import may_hold_classes
 from onnxqp.options import DataOptions
@@ -70,7 +70,7 @@ def gather(run: Run, model: ir.Model, session: Session, data: DataLike, output_n
     inputs, outputs = fix_shapes(session.inputs, options), session.outputs
     with run.stage("data"):
         if feeds is not None:
-            drawn = SampleSet(_Listed(feeds), tuple(range(len(feeds))), tuple(inputs), "data", "feeds in memory")
+            drawn = from_feeds(feeds, inputs, samples=None, labelled=False, name="data")
         elif options.data is not None:
             drawn = _read(options.data, inputs, outputs, options, options.samples, output_name, labelled=False)
         else:
@@ -190,19 +190,3 @@ def _warn_overlap(run: Run, calibration: SampleSet, evaluation: SampleSet) -> No
     shared = overlap(calibration, evaluation) if calibration.source == "data" else 0
     if shared:
         run.warn(f"{shared} samples are in both --data and --eval: the result looks better than it is")
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """Feeds that the caller holds in memory."""
-
-    items: list[Feed]
-    labels: None = None
-    files: None = None
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def read(self, indices: Sequence[int]) -> Iterator[tuple[Feed, str]]:
-        for index in indices:
-            yield self.items[index], f"feed {index}"
