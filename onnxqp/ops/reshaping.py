@@ -5,8 +5,10 @@ a segment are laid out and reshaped as the elements are. Three things need care:
 
 - An axis that is split keeps its channels only if every block of the new inner axis keeps the same number (`balance`).
 - Blocks that were compacted, each at other positions, and are then merged with the inner axis not last, as the channel
-  shuffle does ([g, c] -> [c, g] -> [c g]), would come out interleaved: the merged axis of the cut graph would hold its
-  elements in another order than the original axis with some left out. There, all blocks keep the same positions.
+  shuffle does ([g, c] -> [c, g] -> [c g]), come out interleaved: the merged axis of the cut graph holds its elements in
+  another order than the original axis with some left out. A Gather puts them back (`restore_order`). Tying the blocks'
+  positions instead would tie more channels with every shuffle, until ShuffleNet had one class per stage. It is done
+  only where the merged axis is still one of several, and each block would need an order of its own.
 - Dimensions that are not known to be equal before and after leave one opaque segment between what matches from the
   front and what matches from the back; nothing inside it can be cut.
 """
@@ -18,10 +20,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels
+from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Labels, Name, spread
 from onnxqp.ops.join import dims_of, movable
+from onnxqp.ops.rewrite import Insertion
 
 _LARGEST = 2**24  # labels laid out over one set of segments; beyond that the axis is pinned
 
@@ -171,9 +175,34 @@ def _reshape_family(
         labels.pin(family.labels, node, "reshaped to dimensions that are not known")
         return None
     opaque = {axis for segment in segments if not segment.known for axis in segment.before}
-    # outer axes that stand behind the inner one in a merge: their blocks would interleave
-    behind = {axis for axis in family.outer if axis in home.before and axis > family.inner}  # type: ignore[operator]
-    family = labels.coarsen(family, [axis for axis in family.axes if axis not in opaque | behind])
+    family = labels.coarsen(family, [axis for axis in family.axes if axis not in opaque])
+    behind = _behind(family.axes, home)
+    made = _reshaped(node, labels, family, segments, before, after)
+    if made is not None and behind and len(made.axes) > 1:
+        family = labels.coarsen(family, [axis for axis in family.axes if axis not in behind])
+        made = _reshaped(node, labels, family, segments, before, after)
+    if made is not None and len(made.axes) > 1:
+        labels.balance(made.labels.reshape(-1, made.labels.shape[-1]))
+    return made
+
+
+def _behind(axes: Sequence[Name], home: Segment) -> set[Name]:
+    """Outer axes that merge with the inner axis and stand behind it: their blocks come out interleaved."""
+    inner = axes[-1]
+    inside = [axis for axis in home.before if axis in axes]
+    return set(inside[inside.index(inner) + 1 :]) if isinstance(inner, int) else set()
+
+
+def _reshaped(
+    node: ir.Node,
+    labels: AxisLabels,
+    family: Family,
+    segments: Sequence[Segment],
+    before: Sequence[int | None],
+    after: Sequence[int | None],
+) -> Family | None:
+    """The family over the output axes along which its labels vary; the last of those it was split into is inner."""
+    home = segments[_home(segments, family)]
     touched = [s for s in segments if any(axis in s.before for axis in family.axes)]
     laid_out, axes = _lay_out(node, labels, family, touched, before, after)
     if laid_out is None:
@@ -186,9 +215,53 @@ def _reshape_family(
     order = [n for n in varying if n != inside[-1]] + [inside[-1]]
     still = tuple(n for n in range(len(axes)) if n not in order)
     shaped = laid_out.transpose(*still, *order).reshape(-1, *(laid_out.shape[n] for n in order))[0]
-    if shaped.ndim > 1:
-        labels.balance(shaped.reshape(-1, shaped.shape[-1]))
     return Family(tuple(axes[n] for n in order), shaped)
+
+
+def restore_order(node: ir.Node, cut: Cut) -> None:
+    """Put a Gather behind a reshape that interleaves blocks of which each kept other positions.
+
+    The output then holds the kept elements in their original order, which is what every reader was planned for. Nothing
+    is added where all blocks keep the same positions.
+    """
+    value, output = node.inputs[0], node.outputs[0]
+    if value is None or not any(len(axes) > 1 for axes, _ in cut.masks(value)):
+        return
+    for (axis, *more), kept in cut.masks(output):
+        order = None if more else _order(value, output, axis, kept, cut)
+        if order is None:
+            continue
+        uses, name = list(output.uses()), output.name
+        insertion = Insertion(node, behind=True)
+        attributes = [ir.AttrInt64("axis", axis)]
+        indices = insertion.constant(order, np.int64)
+        restored = insertion.add("Gather", [output, indices], like=output, attributes=attributes)
+        output.name, restored.name = restored.name, name  # readers find labels under the old name, and the old shape
+        output.shape = ir.Shape([None] * len(dims_of(output)))
+        for user, index in uses:
+            user.replace_input_with(index, restored)
+
+
+def _order(
+    value: ir.Value, output: ir.Value, axis: int, kept: npt.NDArray[np.bool_], cut: Cut
+) -> npt.NDArray[np.int64] | None:
+    """Where the kept positions of an output axis, in ascending order, stand after the reshape; None if in order."""
+    home = next(s for s in split_segments(symbols(value), symbols(output)) if axis in s.after)
+    entry = next((e for e in cut.masks(value) if e[0][-1] in home.before and _behind(e[0], home)), None)
+    if entry is None:
+        return None
+    axes, mask = entry
+    here = [n for n, a in enumerate(axes) if a in home.before]
+    mask = mask.transpose(*(n for n in range(len(axes)) if n not in here), *here)
+    mask = mask.reshape(-1, *mask.shape[-len(here) :])[0]  # blocks elsewhere keep the same, or there were more axes
+    sizes = [[dims_of(v)[a] or 1 for a in axes] for v, axes in ((value, home.before), (output, home.after))]
+    ids = np.arange(math.prod(sizes[0])).reshape(sizes[0])
+    places = np.nonzero(mask)[-1].reshape(*mask.shape[:-1], -1)
+    local = [home.before.index(axes[n]) for n in here]
+    found = np.take_along_axis(ids, spread(places, local, ids.ndim), axis=local[-1])
+    wanted = ids.reshape(sizes[1]).take(np.flatnonzero(kept), axis=home.after.index(axis))
+    first = np.moveaxis(found.reshape(wanted.shape), home.after.index(axis), 0).reshape(int(kept.sum()), -1)[:, 0]
+    return None if (np.diff(first) > 0).all() else np.argsort(first).astype(np.int64)
 
 
 def _lay_out(

@@ -12,7 +12,7 @@ from onnxqp.graph import attribute_ints, constant
 from onnxqp.ops import folding
 from onnxqp.ops.join import dims_of, movable, rank_of
 from onnxqp.ops.operator import Elements, Operator
-from onnxqp.ops.reshaping import renumber, reshape_families, solve_dimension
+from onnxqp.ops.reshaping import renumber, reshape_families, restore_order, solve_dimension
 from onnxqp.ops.rewrite import set_sizes
 from onnxqp.specs import Movement, Role
 
@@ -37,6 +37,7 @@ class Reshape(Operator):
         literal = constant(node.inputs[1])
         if literal is None:
             set_sizes(node, 1, sizes)
+            restore_order(node, cut)
             return
         entering, before, after = cut.sizes(node.inputs[0]), dims_of(node.inputs[0]), dims_of(node.outputs[0])
         for axis, size in enumerate(literal):
@@ -45,6 +46,7 @@ class Reshape(Operator):
                 if copied is not None and wanted is not None and copied != wanted:
                     sizes[axis] = wanted
         set_sizes(node, 1, sizes, keep=(-1,))
+        restore_order(node, cut)
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
@@ -62,6 +64,9 @@ class Flatten(Operator):
         value = node.inputs[0]
         if value is not None:
             labels.give(node.outputs[0], reshape_families(node, labels, value, node.outputs[0]))
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        restore_order(node, cut)
 
     def quantization(self, node: ir.Node) -> Role:
         return Movement("Flatten")

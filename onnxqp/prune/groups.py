@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels, Family, Labels, Pin, Weight, components
 from onnxqp.graph import constant, is_constant
 from onnxqp.options import Selection
-from onnxqp.prune.blocks import Component, bound_components
+from onnxqp.prune.blocks import Component, bound_components, bundles
 from onnxqp.prune.importance import Votes, class_norms
 from onnxqp.report.records import PinnedGroup
 
@@ -25,16 +25,21 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """Classes that can only go together (one of every block), and their mean score."""
+    """Classes that can only go together, and their mean score.
+
+    `share`: of the channels it competes with, how many are gone once it and those before it are. `bound` by blocks, of
+    which each keeps some anyway.
+    """
 
     classes: Labels
     score: float
-    pool: int  # bundles of one pool compete; one at least stays
+    share: float
+    bound: bool
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Channels that run through the same weights. `bundles` in ascending order of score."""
+    """Channels that run through the same weights."""
 
     id: str
     members: tuple[str, ...]  # nodes whose weights lose slices
@@ -83,19 +88,21 @@ def find_groups(graph: ir.Graph, labels: AxisLabels, selection: Selection, order
     signature = _signatures(slots, len(roots))
     free = (signature != 0) & (pin_of < 0)
     bound = bound_components(labels.balances, roots, free)
+    even = np.ones(len(roots))
     stuck = np.zeros(len(roots), np.bool_)
     for component in bound:
-        if component.removable < 1:
+        if not bundles(component, even):
             stuck[component.classes] = True
+    bound = [component for component in bound if not stuck[component.classes[0]]]
     candidates = np.flatnonzero(free & ~stuck)
-    group_of = _number_groups(candidates, signature, [c for c in bound if c.removable > 0])
+    group_of = _number_groups(candidates, signature, bound)
     votes = Votes(group_of)
     for slot in slots:
         if (group_of[slot.classes] >= 0).any():
             array = constant(graph.initializers[slot.weight.value])
             if array is not None:
                 votes.add(*class_norms(array, slot.family, roots, order))
-    groups = _make_groups(slots, group_of, [c for c in bound if c.removable > 0], votes)
+    groups = _make_groups(slots, group_of, bound, votes)
     held = [*pins, (np.flatnonzero(stuck & free), Pin("", "", "every block must lose as many, and one cannot"))]
     pin_of[stuck & free] = len(held) - 1
     pinned, count = _make_pinned(slots, pin_of, signature, [pin for _, pin in held])
@@ -168,20 +175,20 @@ def _make_groups(
 
 
 def _bundles(classes: Labels, bound: list[Component], votes: Votes) -> tuple[Bundle, ...]:
-    """Weakest with weakest, cell by cell; classes that no demand binds stand alone."""
+    """Bundles of the classes that demands bind; the others stand alone."""
+    scores = votes.scores(np.arange(len(votes.group_of)))
     made = []
-    for pool, component in enumerate(bound):
-        ranked = []
-        for cell in component.cells:
-            scores = votes.scores(cell)
-            ranked.append(cell[np.argsort(scores, kind="stable")][: component.removable + 1])
-        for together in np.stack(ranked, axis=1):
-            made.append(Bundle(together, float(votes.scores(together).mean()), pool))
+    for component in bound:
+        built = bundles(component, scores)
+        shares = np.cumsum([len(together) for together in built]) / sum(len(cell) for cell in component.cells)
+        for share, together in zip(shares.tolist(), built, strict=True):
+            made.append(Bundle(together, float(scores[together].mean()), share, bound=True))
     taken = np.concatenate([cell for component in bound for cell in component.cells]) if bound else classes[:0]
     alone = np.setdiff1d(classes, taken)
-    scores = votes.scores(alone).tolist()
-    made += [Bundle(alone[n : n + 1], score, len(bound)) for n, score in enumerate(scores)]
-    return tuple(sorted(made, key=lambda bundle: bundle.score))
+    alone = alone[np.argsort(scores[alone], kind="stable")]
+    for place, name in enumerate(alone.tolist(), start=1):
+        made.append(Bundle(np.array([name]), float(scores[name]), place / len(alone), bound=False))
+    return tuple(made)
 
 
 def _members(slots: list[_Slot], number_of: Labels) -> dict[int, tuple[str, list[str]]]:

@@ -35,13 +35,13 @@ class Votes:
     """Collects the votes of the weights on the classes of all groups; `group_of` is -1 for classes in none."""
 
     def __init__(self, group_of: Labels) -> None:
-        self._group_of = group_of
+        self.group_of = group_of
         self._sum = np.zeros(len(group_of))
         self._count = np.zeros(len(group_of), np.int64)
 
     def add(self, classes: Labels, norms: FloatArray) -> None:
         """One weight's norms, relative to their mean over each group. A weight of zeros counts all channels alike."""
-        groups = self._group_of[classes]
+        groups = self.group_of[classes]
         classes, norms, groups = classes[groups >= 0], norms[groups >= 0], groups[groups >= 0]
         if not len(classes):
             return

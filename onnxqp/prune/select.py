@@ -62,22 +62,26 @@ def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> 
                 width=_width(group),
                 minimum=options.min_channels,
             ),
+            by_score=options.ratio is None or options.allocation == "global",
         )
         for group, keep in zip(groups, wanted, strict=True)
     ]
 
 
-def weakest_bundles(group: ChannelGroup, keep: int) -> list[Bundle]:
-    """The weakest bundles whose removal leaves at least `keep` channels, and at least one bundle in every pool."""
+def weakest_bundles(group: ChannelGroup, keep: int, *, by_score: bool = False) -> list[Bundle]:
+    """Bundles whose removal leaves at least `keep` channels, and one at least of those that stand alone.
+
+    The weakest first: `by_score` of the whole group, else so that all its parts lose about the same share.
+    """
     left = group.size
-    in_pool = np.bincount([bundle.pool for bundle in group.bundles]) if group.bundles else np.zeros(1, int)
+    alone = sum(not bundle.bound for bundle in group.bundles)
     chosen = []
-    for bundle in group.bundles:
+    for bundle in sorted(group.bundles, key=lambda bundle: bundle.score if by_score else bundle.share):
         width = len(bundle.classes)
-        if left - width >= keep and in_pool[bundle.pool] > 1:
+        if left - width >= keep and (bundle.bound or alone > 1):
             chosen.append(bundle)
             left -= width
-            in_pool[bundle.pool] -= 1
+            alone -= not bundle.bound
     return chosen
 
 
