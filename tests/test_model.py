@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +43,9 @@ def write(path: Path, content: bytes) -> Path:
         (b"\x80\x02}q\x00.", "pickle"),
         (b"\x18\x00\x00\x00ORTM" + b"\0" * 20, "onnxruntime"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 20, "JPEG"),
-        (os.urandom(64), "ONNX"),
+        (bytes(range(200, 256)) * 2, "ONNX"),
     ],
+    ids=["empty", "lfs", "html", "zip", "pickle", "ort", "jpeg", "noise"],
 )
 def test_content_that_is_no_model_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(ModelError, match=said) as caught:
