@@ -318,7 +318,7 @@ def _result(outcome: Outcome) -> str:
 
 
 _FIGURES = (
-    ("size.ratio", "{:.2f}× smaller"),
+    ("size.ratio", "{:.3g}× smaller"),
     ("latency.speedup", "{:.2f}× faster"),
     ("latency.noise", "noise {:.1%}"),
     ("accuracy.baseline", "accuracy {:.2f}"),
