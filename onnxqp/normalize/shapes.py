@@ -29,8 +29,9 @@ def _refine(model: ir.Model) -> bool:
     changed = False
     for node in model.graph:
         known = ops.rule_for(node).infer(node)
-        if known is not None and node.outputs[0].shape is not None:
+        if known is not None:
             node.outputs[0].shape = ir.Shape(known)
+            node.outputs[0].type = node.outputs[0].type or (node.inputs[0].type if node.inputs[0] is not None else None)
             changed = True
     return changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -19,6 +20,13 @@ class Elementwise(Operator):
     """Every axis ties over all operands and the output, aligned from the right; axes of size 1 stay out."""
 
     operands: ClassVar[int | None] = None  # how many inputs carry elements; None: all of them
+
+    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
+        """Functions of one input keep its shape; onnx does not know those outside its own domain."""
+        value = node.inputs[0]
+        if self.operands != 1 or node.outputs[0].shape is not None or value is None or value.shape is None:
+            return None
+        return [size if isinstance(size, int) else size.value for size in value.shape]
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         carriers = [index for index, value in enumerate(node.inputs[: self.operands]) if value is not None]

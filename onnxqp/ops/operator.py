@@ -85,7 +85,7 @@ class Operator:
         return None
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
-        """The shape of output 0, where it is better known than standard shape inference has it."""
+        """The shape of output 0, of the type of input 0, where standard shape inference leaves it open."""
         return None
 
     open_shape: ClassVar[bool] = False  # dimensions that come out equal for several input sizes may be taken as fixed
