@@ -70,9 +70,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def external(tmp_path: Path) -> Path:
     path = tmp_path / "external.onnx"
-    onnx.save(
-        small_proto(), path, save_as_external_data=True, location="weights.bin", size_threshold=0, convert_attribute=True
-    )
+    onnx.save(small_proto(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     return path
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -59,13 +59,16 @@ def test_importing_the_package_costs_nothing() -> None:
     assert python("-c", code).stdout.strip() == "[]"
 
 
-def test_help_answers_at_once() -> None:
-    def once() -> float:
-        start = time.perf_counter()
-        assert python("-m", "onnxqp", "--help").returncode == 0
-        return time.perf_counter() - start
+def test_help_costs_little_more_than_starting_python() -> None:
+    """In processor time, which a busy machine stretches less than the clock: 0.3 s is promised, 0.1 s is usual."""
 
-    assert min(once() for _ in range(3)) < 0.3
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "onnxqp", "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once() for _ in range(5)) < 0.3
 
 
 def test_version_names_what_a_bug_report_needs() -> None:
