@@ -141,6 +141,7 @@ class AxisLabels:
         self.balances: list[Labels] = []
         self.consumptions: dict[tuple[str, int, int], Consumption] = {}
         self.weights: list[Weight] = []
+        self.images: set[str] = set()  # values on their way to an operator that has its channels on axis 1
 
     # ---- labels -------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ class Concat(Operator):
     """Labels are concatenated on the axis and tie on all others."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Concat",)
+    keeps_axes: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         rank = rank_of(node.inputs[0])

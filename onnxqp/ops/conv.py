@@ -20,6 +20,7 @@ class Conv(Operator):
     """Input channels tie to weight axis 1 (group by group), output channels to weight axis 0 and the bias."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Conv",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)
@@ -51,6 +52,7 @@ class ConvTranspose(Operator):
     """Input channels tie to weight axis 0, output channels to weight axis 1 (group by group) and the bias."""
 
     op_types: ClassVar[tuple[str, ...]] = ("ConvTranspose",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)

@@ -19,6 +19,7 @@ from onnxqp.specs import Activation, Compute, Movement, Role
 class Elementwise(Operator):
     """Every axis ties over all operands and the output, aligned from the right; axes of size 1 stay out."""
 
+    keeps_axes: ClassVar[bool] = True
     operands: ClassVar[int | None] = None  # how many inputs carry elements; None: all of them
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:

@@ -18,6 +18,7 @@ class BatchNormalization(Operator):
     """Channels tie to scale, bias, mean and variance."""
 
     op_types: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         if attribute_int(node, "training_mode", 0):
@@ -36,6 +37,7 @@ class InstanceNormalization(Operator):
     """Channels tie to scale and bias; a cut spatial axis has its statistics over the kept elements."""
 
     op_types: ClassVar[tuple[str, ...]] = ("InstanceNormalization",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         image = _image(node)
@@ -71,6 +73,7 @@ class GroupNormalization(Operator):
     """Channels tie to scale and bias, every group keeps as many; the statistics are those of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GroupNormalization",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         image, groups = _image(node), node.attributes["num_groups"].as_int()
@@ -114,6 +117,7 @@ class LRN(Operator):
     """The channel axis is pinned: each output looks at neighbouring channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("LRN",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         names = [None if axis == 1 else axis for axis in range(rank_of(node.inputs[0]))]

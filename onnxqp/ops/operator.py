@@ -45,6 +45,9 @@ class Operator:
 
     # ---- pruning
 
+    channels_first: ClassVar[bool] = False  # input 0 is an image: channels on axis 1, the axes behind it are mixed
+    keeps_axes: ClassVar[bool] = False  # axes of the inputs are axes of the output, aligned from the right
+
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         """Tie the axis labels of inputs, outputs and weights that must shrink together."""
         labels.pin_node(node, f"no pruning rule for operator {node.op_type}")

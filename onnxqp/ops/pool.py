@@ -17,6 +17,7 @@ class MaxPool(Operator):
     """Channels pass; pinned when the Indices output, which counts across channels, is used."""
 
     op_types: ClassVar[tuple[str, ...]] = ("MaxPool",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
@@ -31,6 +32,7 @@ class AveragePool(Operator):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("AveragePool", "LpPool")
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_window(node, labels)
@@ -43,6 +45,7 @@ class GlobalAveragePool(Operator):
     """Channels pass, spatial axes become 1."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalAveragePool",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.MEAN)
@@ -55,6 +58,7 @@ class GlobalMaxPool(Operator):
     """Channels pass, spatial axes become 1."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalMaxPool",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.MAX)
@@ -67,6 +71,7 @@ class GlobalLpPool(Operator):
     """Channels pass, spatial axes become 1."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalLpPool",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.SUM)

@@ -212,7 +212,13 @@ def _reshaped(
     if not inside:
         labels.pin(family.labels, node, "no axis is left to cut")
         return None
-    order = [n for n in varying if n != inside[-1]] + [inside[-1]]
+    inner = inside[-1]
+    if axes[inner] != 1 and node.outputs[0].name in labels.images and 1 in (axes[n] for n in inside):
+        inner = axes.index(1)  # [N, C * H * W] -> [N, C, H, W]: of the axes it is split into, the one with the channels
+        rows = np.moveaxis(laid_out, inner, 0).reshape(laid_out.shape[inner], -1)
+        labels.tie(rows[:, :1], rows)
+        return Family((1,), rows[:, 0])
+    order = [n for n in varying if n != inner] + [inner]
     still = tuple(n for n in range(len(axes)) if n not in order)
     shaped = laid_out.transpose(*still, *order).reshape(-1, *(laid_out.shape[n] for n in order))[0]
     return Family(tuple(axes[n] for n in order), shaped)

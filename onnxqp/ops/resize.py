@@ -20,6 +20,7 @@ class Resize(Operator):
     """Axes of unchanged size pass, `sizes` are rewritten; resampled axes are pinned."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Resize", "Upsample")
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
@@ -45,6 +46,7 @@ class DepthToSpace(Operator):
     """The input channels that become one output channel tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("DepthToSpace",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         block = node.attributes["blocksize"].as_int()
@@ -67,6 +69,7 @@ class SpaceToDepth(Operator):
     """The output channels that come from one input channel tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("SpaceToDepth",)
+    channels_first: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         block = node.attributes["blocksize"].as_int()

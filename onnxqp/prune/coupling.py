@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Pin
-from onnxqp.graph import subgraphs
+from onnxqp.graph import rank, subgraphs
 from onnxqp.ops import rule_for
 
 
@@ -17,6 +17,7 @@ def label_axes(graph: ir.Graph) -> AxisLabels:
     Graph inputs, graph outputs and what the bodies of If, Loop and Scan read from outside are never cut.
     """
     labels = AxisLabels()
+    labels.images = image_values(graph)
     for value in graph.inputs:
         labels.freeze_value(value, Pin("", "", f"graph input '{value.name}'"))
     for node in graph:
@@ -30,6 +31,19 @@ def label_axes(graph: ir.Graph) -> AxisLabels:
     for value in graph.outputs:
         labels.freeze_value(value, Pin("", "", f"graph output '{value.name}'"))
     return labels
+
+
+def image_values(graph: ir.Graph) -> set[str]:
+    """Names of values that reach, perhaps through elementwise operators, one that has its channels on axis 1."""
+    found: set[str] = set()
+    for node in reversed(graph):
+        rule = rule_for(node)
+        if rule.channels_first and node.inputs and node.inputs[0] is not None:
+            found.add(node.inputs[0].name or "")
+        elif rule.keeps_axes and node.outputs[0].name in found:
+            wide = [value for value in node.inputs if value is not None and rank(value) == rank(node.outputs[0])]
+            found.update(value.name or "" for value in wide)
+    return found
 
 
 def captured(node: ir.Node) -> Iterator[ir.Value]:

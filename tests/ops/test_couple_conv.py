@@ -6,8 +6,6 @@ import pytest
 from prune_checks import Build, pinned, prunes
 
 
-
-
 def test_plain() -> None:
     b = Build()
     x = b.op("Relu", b.conv(b.input(2, 3, 6, 6), 3, 8, 3))
