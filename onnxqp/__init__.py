@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxqp.api import Result, bench, doctor, inspect, operators, prune, quantize, validate
+    from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
         InternalError,
@@ -55,6 +56,7 @@ __all__ = [
     "OutputError",
     "PruneOptions",
     "QuantizeOptions",
+    "QuantizedWeight",
     "Report",
     "ResourceError",
     "Result",
@@ -71,6 +73,7 @@ __all__ = [
     "load",
     "operators",
     "prune",
+    "prune_and_quantize",
     "prune_filters",
     "prune_magnitude",
     "quantize",
@@ -82,6 +85,7 @@ __all__ = [
 
 _HOMES = {
     "onnxqp.api": ("Result", "bench", "doctor", "inspect", "operators", "prune", "quantize", "validate"),
+    "onnxqp.elementary": ("QuantizedWeight", "prune_and_quantize"),
     "onnxqp.errors": (
         "DataError",
         "InternalError",

@@ -23,7 +23,7 @@ from onnxqp import model as files
 from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
-from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather
+from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, gather_to_judge
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.normalize import normalize
 from onnxqp.options import DataOptions, Gates, MeasureOptions, PruneOptions, QuantizeOptions, TargetName, WriteOptions
@@ -166,7 +166,7 @@ def validate(
             require_same_signature(ours, theirs)
             normal = files.clone(first.model)
             normalize(normal)
-        inputs = gather(run, normal, ours, data, measure.output_name)
+        inputs = gather_to_judge(run, normal, ours, data, measure.output_name)
         require(gates, ours, inputs, measure)
         options, _ = as_options(data)
         verdict = judge(
@@ -207,7 +207,7 @@ def bench(
             session = Session(subject.source, threads=measure.threads)
             normal = files.clone(subject.model)
             normalize(normal)
-            inputs = gather(run, normal, session, data, measure.output_name)
+            inputs = gather_to_judge(run, normal, session, data, measure.output_name)
             feeds = [feed for feed, _ in inputs.evaluation.batches(options.batch_size)][:4]
             entries.append((session, feeds))
         with run.stage("latency"):

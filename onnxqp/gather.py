@@ -65,29 +65,51 @@ def as_options(data: DataLike) -> tuple[DataOptions, list[Feed] | None]:
 
 
 def gather(run: Run, model: ir.Model, session: Session, data: DataLike, output_name: str | None = None) -> Inputs:
-    """Read what the options name for the model that `session` runs; `model` is the same, normalised."""
+    """Inputs to calibrate on and to judge by, for the model that `session` runs; `model` is the same, normalised."""
     options, feeds = as_options(data)
-    inputs, outputs = fix_shapes(session.inputs, options), session.outputs
     with run.stage("data"):
-        if feeds is not None:
-            drawn = from_feeds(feeds, inputs, samples=None, labelled=False, name="data")
-        elif options.data is not None:
-            drawn = _read(options.data, inputs, outputs, options, options.samples, output_name, labelled=False)
-        else:
-            drawn = _synthetic(model, session, options)
-        evaluation = None
-        if options.eval is not None:
-            evaluation = _read(options.eval, inputs, outputs, options, None, output_name)
-            _warn_overlap(run, drawn, evaluation)
-        labelled = evaluation is not None and evaluation.labels is not None
+        drawn = _drawn(model, session, options, feeds)
+        evaluation = _evaluation(session, options, output_name)
         if evaluation is None:
             calibration, evaluation = hold_back(drawn, seed=options.seed)
-            held = len(evaluation) if len(calibration) < len(drawn) else 0
+            held, labelled = len(drawn) - len(calibration), False
         else:
-            calibration, held = drawn, 0
-        for warning in dict.fromkeys((*drawn.warnings, *calibration.warnings, *evaluation.warnings)):
-            run.warn(warning)
+            calibration, held, labelled = drawn, 0, evaluation.labels is not None
+            _warn_overlap(run, drawn, evaluation)
+        _tell(run, drawn, calibration, evaluation)
     return Inputs(calibration, evaluation, held, labelled)
+
+
+def gather_to_judge(
+    run: Run, model: ir.Model, session: Session, data: DataLike, output_name: str | None = None
+) -> Inputs:
+    """Inputs where nothing is calibrated: evaluation data, else whatever there is, without labels."""
+    options, feeds = as_options(data)
+    with run.stage("data"):
+        evaluation = _evaluation(session, options, output_name)
+        labelled = evaluation is not None and evaluation.labels is not None
+        if evaluation is None:
+            evaluation = _drawn(model, session, options, feeds)
+        _tell(run, evaluation)
+    return Inputs(evaluation, evaluation, 0, labelled)
+
+
+def _drawn(model: ir.Model, session: Session, options: DataOptions, feeds: list[Feed] | None) -> SampleSet:
+    if feeds is not None:
+        inputs = fix_shapes(session.inputs, options)
+        return from_feeds(feeds, inputs, samples=None, labelled=False, name="data")
+    if options.data is not None:
+        return _read(options.data, session, options, options.samples, None, labelled=False)
+    return _synthetic(model, session, options)
+
+
+def _evaluation(session: Session, options: DataOptions, output_name: str | None) -> SampleSet | None:
+    return None if options.eval is None else _read(options.eval, session, options, None, output_name)
+
+
+def _tell(run: Run, *sets: SampleSet) -> None:
+    for warning in dict.fromkeys(warning for samples in sets for warning in samples.warnings):
+        run.warn(warning)
 
 
 def fix_shapes(inputs: Sequence[InputSpec], options: DataOptions) -> tuple[InputSpec, ...]:
@@ -107,8 +129,7 @@ def fix_shapes(inputs: Sequence[InputSpec], options: DataOptions) -> tuple[Input
 
 def _read(
     spec: str,
-    inputs: Sequence[InputSpec],
-    outputs: Sequence[InputSpec],
+    session: Session,
     options: DataOptions,
     samples: int | None,
     output_name: str | None,
@@ -116,14 +137,13 @@ def _read(
     labelled: bool = True,
 ) -> SampleSet:
     preprocess = None if options.preprocess is None else parse_preprocessing(options.preprocess)
-    classes = class_count(outputs, output_name)
     return read(
         spec,
-        inputs,
+        fix_shapes(session.inputs, options),
         preprocess=preprocess,
         samples=samples,
         seed=options.seed,
-        classes=classes,
+        classes=class_count(session.outputs, output_name),
         labelled=labelled,
     )
 

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("gather", "inventory", "judge", "steps"),
+    ("elementary", "gather", "inventory", "judge", "steps"),
     ("config", "data", "evaluate", "normalize", "prune", "quantize", "report"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs"),
