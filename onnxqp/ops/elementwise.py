@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels
 from onnxqp.graph import constant
 from onnxqp.ops import folding, quantizing
-from onnxqp.ops.join import join, rank_of
+from onnxqp.ops.join import join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Elements, Operator
 from onnxqp.specs import Activation, Compute, Movement, Role
 
@@ -24,10 +24,7 @@ class Elementwise(Operator):
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
         """Functions of one input keep its shape; onnx does not know those outside its own domain."""
-        value = node.inputs[0]
-        if self.operands != 1 or node.outputs[0].shape is not None or value is None or value.shape is None:
-            return None
-        return [size if isinstance(size, int) else size.value for size in value.shape]
+        return same_shape(node) if self.operands == 1 else None
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         carriers = [index for index, value in enumerate(node.inputs[: self.operands]) if value is not None]

@@ -86,6 +86,14 @@ def can_own(value: ir.Value) -> bool:
     return is_constant(value) and value.dtype is not ir.DataType.INT64
 
 
+def same_shape(node: ir.Node) -> Sequence[int | str | None] | None:
+    """The shape of input 0, for an output whose shape onnx's inference does not know."""
+    value = node.inputs[0]
+    if node.outputs[0].shape is not None or value is None or value.shape is None:
+        return None
+    return [size if isinstance(size, int) else size.value for size in value.shape]
+
+
 def rank_of(value: ir.Value | None) -> int:
     """The rank of a value; the node is pinned where it is unknown."""
     return len(dims_of(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -9,12 +10,20 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels, CannotCouple
 from onnxqp.graph import attribute_int, attribute_ints
 from onnxqp.ops import folding, quantizing
-from onnxqp.ops.join import channel_labels, dims_of, join, rank_of
+from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Operator
 from onnxqp.specs import Role
 
 
-class BatchNormalization(Operator):
+class Normalization(Operator):
+    """Rescales its first input and keeps its shape."""
+
+    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
+        """onnx does not infer those that are functions of other operators, nor those that are not its own."""
+        return same_shape(node)
+
+
+class BatchNormalization(Normalization):
     """Channels tie to scale, bias, mean and variance."""
 
     op_types: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
@@ -33,11 +42,11 @@ class BatchNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
-class InstanceNormalization(Operator):
+class InstanceNormalization(Normalization):
     """Channels tie to scale and bias; a cut spatial axis has its statistics over the kept elements."""
 
     op_types: ClassVar[tuple[str, ...]] = ("InstanceNormalization",)
-    channels_first: ClassVar[bool] = True
+    keeps_axes: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         image = _image(node)
@@ -47,7 +56,7 @@ class InstanceNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
-class LayerNormalization(Operator):
+class LayerNormalization(Normalization):
     """Normalised axes tie to scale and bias; the statistics are those of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = (
@@ -69,7 +78,7 @@ class LayerNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
-class GroupNormalization(Operator):
+class GroupNormalization(Normalization):
     """Channels tie to scale and bias, every group keeps as many; the statistics are those of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GroupNormalization",)
@@ -89,7 +98,7 @@ class GroupNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
-class LpNormalization(Operator):
+class LpNormalization(Normalization):
     """Channels pass; the norm is that of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("LpNormalization",)
@@ -102,7 +111,7 @@ class LpNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
-class MeanVarianceNormalization(Operator):
+class MeanVarianceNormalization(Normalization):
     """Channels pass; the statistics are those of the kept channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("MeanVarianceNormalization",)
@@ -113,7 +122,7 @@ class MeanVarianceNormalization(Operator):
         join(labels, node, {0: names}, {0: names}, statistic=[axis % len(names) for axis in axes])
 
 
-class LRN(Operator):
+class LRN(Normalization):
     """The channel axis is pinned: each output looks at neighbouring channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("LRN",)
