@@ -7,8 +7,9 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
-from onnxqp.graph import attribute_int
+from onnxqp.graph import attribute_int, attribute_ints, attribute_string, is_constant
 from onnxqp.ops import folding, quantizing
+from onnxqp.ops.contraction import Windows
 from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.grouped import couple_grouped
 from onnxqp.ops.join import dims_of, join, rank_of
@@ -40,6 +41,9 @@ class Conv(Operator):
 
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         return folding.absorb(node, affine, output_axis=1, weight_axis=0)
+
+    def contraction(self, node: ir.Node) -> Windows | None:
+        return _windows(node, transposed=False)
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.conv_role(node)
@@ -73,6 +77,9 @@ class ConvTranspose(Operator):
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         return folding.absorb(node, affine, output_axis=1, weight_axis=1, groups=attribute_int(node, "group", 1))
 
+    def contraction(self, node: ir.Node) -> Windows | None:
+        return _windows(node, transposed=True)
+
     def quantization(self, node: ir.Node) -> Role:
         return Compute("ConvTranspose", (0,))
 
@@ -96,3 +103,25 @@ def _resize_depthwise(node: ir.Node, cut: Cut) -> None:
         channels = cut.size(node.inputs[0], 1)
         if channels is not None:
             node.attributes["group"] = ir.AttrInt64("group", channels)
+
+
+def _windows(node: ir.Node, *, transposed: bool) -> Windows | None:
+    """How a convolution with a constant weight sees its input."""
+    shape = dims_of(node.inputs[1]) if is_constant(node.inputs[1]) else ()
+    kernel = tuple(size for size in shape[2:] if size is not None)
+    if not kernel:
+        return None
+    ones = [1] * len(kernel)
+    automatic = attribute_string(node, "auto_pad", "NOTSET")
+    pads = attribute_ints(node, "pads") or [0] * (2 * len(kernel))
+    explicit = automatic == "NOTSET" and "output_shape" not in node.attributes
+    return Windows(
+        groups=attribute_int(node, "group", 1),
+        kernel=kernel,
+        strides=tuple(attribute_ints(node, "strides") or ones),
+        dilations=tuple(attribute_ints(node, "dilations") or ones),
+        pads=tuple(pads[: len(kernel)]) if explicit else None,
+        automatic={"SAME_UPPER": "upper", "VALID": "valid"}.get(automatic, "lower"),
+        transposed=transposed,
+        extra=tuple(attribute_ints(node, "output_padding") or ()),
+    )

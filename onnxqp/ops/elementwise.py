@@ -176,6 +176,9 @@ class Add(Elementwise):
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.binary_affine(node, scales=False)
 
+    def summands(self, node: ir.Node) -> tuple[int, ...]:
+        return (0, 1)
+
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.arithmetic_elements(node, known, operator.add)
 
@@ -228,10 +231,19 @@ class Comparison(Elementwise):
 class Variadic(Elementwise):
     """All operands and the output tie."""
 
-    op_types: ClassVar[tuple[str, ...]] = ("Max", "Min", "Sum", "Mean")
+    op_types: ClassVar[tuple[str, ...]] = ("Max", "Min", "Mean")
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)
+
+
+class Sum(Variadic):
+    """All operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Sum",)
+
+    def summands(self, node: ir.Node) -> tuple[int, ...]:
+        return tuple(range(len(node.inputs)))
 
 
 class Where(Elementwise):

@@ -8,8 +8,9 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple
-from onnxqp.graph import attribute_float, attribute_int, rank
+from onnxqp.graph import attribute_float, attribute_int, constant, is_constant, rank
 from onnxqp.ops import folding, quantizing
+from onnxqp.ops.contraction import Product
 from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Affine, Operator
@@ -40,6 +41,17 @@ class Gemm(Operator):
             return False
         axis = 0 if attribute_int(node, "transB", 0) else 1
         return folding.absorb(node, affine, output_axis=1, weight_axis=axis)
+
+    def contraction(self, node: ir.Node) -> Product | None:
+        alpha, beta = attribute_float(node, "alpha", 1.0), attribute_float(node, "beta", 1.0)
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        wide = rank(bias) == 2 and dimension(bias, 0) != 1  # another bias for every row
+        if not is_constant(node.inputs[1]) or not alpha or not beta or wide:
+            return None
+        if bias is not None and constant(bias) is None:
+            return None
+        across, flipped = attribute_int(node, "transA", 0) != 0, attribute_int(node, "transB", 0) != 0
+        return Product(bias=2, across=across, flipped=flipped, scale=alpha, shift=beta)
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.gemm_role(node)
@@ -72,6 +84,10 @@ class MatMul(Operator):
         if columns != 2 or out is None or affine.shift.any():
             return False  # it has no bias to take the shift
         return folding.absorb(node, affine, output_axis=out - 1, weight_axis=1)
+
+    def contraction(self, node: ir.Node) -> Product | None:
+        flat = is_constant(node.inputs[1]) and rank(node.inputs[1]) == 2 and (rank(node.inputs[0]) or 0) > 1
+        return Product(bias=None) if flat else None
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.matmul_role(node)

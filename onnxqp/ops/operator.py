@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxqp.ops.contraction import Contraction
 from onnxqp.specs import Float, Role
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ class Operator:
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
         """Rewrite attributes and shape constants of `node` after its tensors were cut."""
+
+    # ---- recovery
+
+    def contraction(self, node: ir.Node) -> Contraction | None:
+        """Output 0 as a linear map of one input by a constant weight, so that the weight can be refitted."""
+        return None
+
+    def summands(self, node: ir.Node) -> tuple[int, ...]:
+        """The inputs whose sum output 0 is, as in a residual connection; () for anything else."""
+        return ()
 
     # ---- quantization
 

@@ -1,0 +1,91 @@
+"""Refit a layer to what it computed before the cut. Only numpy is needed here.
+
+    W' = W + (C + lambda I)^-1 (S - C W)        b' = mean(y) - mean(x) W'
+
+C is the covariance of the inputs that are left (of the pruned model), S that of inputs and targets (of the original
+model), W the sliced weight. lambda is relative to the mean diagonal of C and pulls towards W, not towards zero: where
+the samples say nothing, the weight stays as it is. With inputs and targets of one model this is He et al., Channel
+Pruning for Accelerating Very Deep Neural Networks (2017), and the block update of Optimal Brain Surgeon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxqp.recover.moments import Moments
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Kind: TypeAlias = Literal["bias", "least-squares"]
+
+DAMPINGS = (1e-3, 1e-2, 1e-1)
+_WORTH = 1e-3  # a refit must lower the held-out error by this share
+
+
+@dataclass(frozen=True)
+class Refit:
+    """A layer's new weight `[groups, inputs, outputs]` and bias `[groups, outputs]`.
+
+    `kind` is what the held-out rows preferred; None: the layer is best left as it was. Errors are means of squares.
+    """
+
+    matrix: FloatArray
+    bias: FloatArray
+    kind: Kind | None
+    before: float
+    after: float
+
+
+def solve(moments: Moments, matrix: FloatArray, damping: float) -> FloatArray:
+    """The least-squares weight, pulled towards `matrix`; LinAlgError where even the damped system is singular."""
+    covariance = moments.covariance
+    inputs = covariance.shape[-1]
+    strength = damping * np.trace(covariance, axis1=1, axis2=2) / max(inputs, 1)
+    strength = np.where(strength > 0, strength, 1.0)
+    damped = covariance + strength[:, None, None] * np.eye(inputs)
+    return np.asarray(matrix + np.linalg.solve(damped, moments.cross - covariance @ matrix))
+
+
+def compensate(moments: Moments, matrix: FloatArray) -> FloatArray:
+    """The bias that makes the mean of the outputs right."""
+    return np.asarray(moments.y_mean - np.einsum("gi,gio->go", moments.x_mean, matrix))
+
+
+def refit(
+    fit: Moments,
+    held: Moments,
+    matrix: FloatArray,
+    bias: FloatArray,
+    *,
+    kind: Kind = "least-squares",
+    dampings: Sequence[float] = DAMPINGS,
+) -> Refit:
+    """Fit on `fit`, judge on `held`: the damping is chosen there, and so is whether anything is changed at all.
+
+    What wins is fitted once more on all rows. The simplest choice wins where nothing else is better.
+    """
+    before = held.error(matrix, bias)
+    whole = fit.merged(held)
+    shifted = held.error(matrix, compensate(fit, matrix))
+    best = Refit(matrix, bias, None, before, before)
+    if shifted < before * (1 - _WORTH):
+        best = Refit(matrix, compensate(whole, matrix), "bias", before, shifted)
+    if kind == "bias":
+        return best
+    chosen = None
+    for damping in dampings:
+        try:
+            candidate = solve(fit, matrix, damping)
+        except np.linalg.LinAlgError:
+            continue
+        error = held.error(candidate, compensate(fit, candidate))
+        if error < best.after * (1 - _WORTH):
+            chosen, best = damping, Refit(candidate, compensate(fit, candidate), "least-squares", before, error)
+    if chosen is None:
+        return best
+    final = solve(whole, matrix, chosen)
+    return Refit(final, compensate(whole, final), "least-squares", before, best.after)

@@ -1,0 +1,157 @@
+"""Give back accuracy that a cut took: refit every layer behind it to what it computed before.
+
+Layers are refitted in the order of running. The inputs of each are those of the pruned model as it is by then, its
+target is what the original model computes there, so that errors of the layers before are corrected too. Where a layer
+ends in a sum (a residual connection), the target is the original's sum less the pruned model's other operands. Only
+initializers change, and biases are added; shapes and nodes stay, so that the proof of the cut holds for the graph.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.axes import Cut
+from onnxqp.model import clone
+from onnxqp.recover.layers import Layer, drop_idle, find_layers, shortcuts
+from onnxqp.recover.least_squares import Kind, refit
+from onnxqp.recover.moments import Moments
+from onnxqp.recover.walk import Walk
+from onnxqp.report.records import Recovery
+from onnxqp.specs import Feed
+
+Array: TypeAlias = npt.NDArray[Any]
+Progress: TypeAlias = Callable[[int, int | None], None]
+Rows: TypeAlias = tuple[Array, Array]
+
+BUDGET = 384 * 2**20  # bytes of kept activations, for each of the two models
+LARGEST = 4608  # inputs times taps of a layer that is refitted
+_HELD = 5  # every fifth sample is held out
+_ROWS = 16384  # rows to fit on, where there are so many...
+_PER_INPUT = 16  # ...or so many for every input, whatever is more...
+_WORK = 4e10  # ...within so many multiplications for one layer
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The model with new weights, and what was done."""
+
+    model: ir.Model
+    recovery: Recovery
+
+
+def recover_model(
+    original: ir.Model,
+    pruned: ir.Model,
+    cuts: Sequence[Cut],
+    feeds: Sequence[Feed],
+    *,
+    kind: Kind = "least-squares",
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Refit the layers of `pruned`, which `cuts`, one after the other, made of `original`; both normalised.
+
+    `feeds` are unlabelled samples; a fifth of them judges each refit and rejects those that do not help. Peak memory
+    is bounded by `budget` and the largest layer; no activation is written anywhere. `pruned` is left as it is.
+    """
+    begun = time.perf_counter()
+    model = clone(pruned)
+    layers = {layer.node: layer for layer in find_layers(model, cuts)}
+    ours, theirs = Walk(model, feeds, budget=budget), Walk(original, feeds, budget=budget)
+    fitted = rejected = 0
+    places = [layers[node] for node in ours.order if node in layers]
+    for done, layer in enumerate(places):
+        if progress is not None:
+            progress(done, len(places))
+        source = theirs.node(layer.node.name or "")
+        if source is None or layer.matrix().shape[1] > LARGEST:
+            continue
+        pairs = _Pairs(layer, source, cuts, ours, theirs, len(feeds), seed)
+        fit, held = pairs.moments()
+        found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind)
+        if found.kind is not None:
+            layer.set(found.matrix if found.kind == "least-squares" else None, found.bias)
+        fitted += found.kind == kind
+        rejected += found.kind != kind
+    drop_idle(list(layers.values()))
+    return Recovered(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)))
+
+
+class _Pairs:
+    """Rows of a layer's inputs in the pruned model, with its targets from the original."""
+
+    def __init__(
+        self, layer: Layer, source: ir.Node, cuts: Sequence[Cut], ours: Walk, theirs: Walk, samples: int, seed: int
+    ) -> None:
+        self.layer = layer
+        self.source = source
+        self.cuts = cuts
+        self.ours = ours
+        self.theirs = theirs
+        self.samples = samples
+        self.random = np.random.default_rng(seed)
+        values = {str(value.name): value for node in theirs.order for value in (*node.inputs, *node.outputs) if value}
+        self.others = [
+            (value, values[str(value.name)])
+            for value in shortcuts(layer)
+            if value.name in values
+            and ours.before(value, layer.node)
+            and theirs.before(values[str(value.name)], source)
+        ]
+        if len(self.others) != len(shortcuts(layer)):
+            self.others = []
+
+    def moments(self) -> tuple[Moments, Moments]:
+        """Of the samples to fit on, and of those held out."""
+        sets: list[Moments] = []
+        for number, (x, y) in enumerate(self.rows()):
+            if not sets:
+                origins = x.mean(axis=1, dtype=np.float64), y.mean(axis=1, dtype=np.float64)
+                sets = [Moments.about(*origins), Moments.about(*origins)]
+            if self.samples >= _HELD:
+                sets[number % _HELD == _HELD - 1].update(x, y)
+            else:
+                away = np.arange(x.shape[1]) % _HELD == _HELD - 1
+                sets[0].update(x[:, ~away], y[:, ~away])
+                sets[1].update(x[:, away], y[:, away])
+        return sets[0], sets[1]
+
+    def rows(self) -> Iterator[Rows]:
+        contraction = self.layer.contraction
+        output = self.source.outputs[0]
+        entering = [self.layer.data, *(ours for ours, _ in self.others)]
+        leaving = [output, *(theirs for _, theirs in self.others)]
+        mine = self.ours.run(self.layer.node, entering)
+        before = self.theirs.run(self.source, leaving, through=True)
+        for found, expected in zip(mine, before, strict=True):
+            target = self.compact(output, expected[str(output.name)])
+            for value, source in self.others:
+                there, here = self.compact(source, expected[str(source.name)]), found[str(value.name)]
+                if there.shape == here.shape == target.shape:
+                    target = target + (there - here)
+            data = found[str(self.layer.data.name)]
+            chosen = self.choose(contraction.positions(target.shape))
+            yield contraction.rows(data, target.shape, chosen), contraction.targets(target, chosen)
+
+    def compact(self, value: ir.Value, array: Array) -> Array:
+        """An array of the original model as the pruned model would have it."""
+        for cut in self.cuts:
+            array = cut.compact(value, array)
+        return array
+
+    def choose(self, positions: int) -> npt.NDArray[np.int64]:
+        """Flat positions of one sample's output that become rows, a random few where there are many."""
+        groups, inputs, _ = self.layer.matrix().shape
+        wanted = min(max(_ROWS, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
+        count = max(-(-wanted // self.samples), 1)
+        if count >= positions:
+            return np.arange(positions)
+        return np.sort(self.random.choice(positions, count, replace=False))
