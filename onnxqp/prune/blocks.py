@@ -42,11 +42,11 @@ class Component:
     size: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
 
-    def imbalance(self, lost: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """How many classes are missing to even out the blocks, for rows of losses per block."""
+    def missing(self, lost: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many classes each demand misses to even out its blocks, for rows of losses per block."""
         widths = np.diff([*self.starts, len(self.size)])
         most = np.maximum.reduceat(lost, self.starts, axis=1)
-        return np.asarray((most * widths).sum(axis=1) - lost.sum(axis=1), np.int64)
+        return np.asarray(most * widths - np.add.reduceat(lost, self.starts, axis=1), np.int64)
 
 
 def find_demands(balances: Sequence[Labels], roots: Labels) -> list[Demand]:
@@ -111,7 +111,7 @@ def bundles(component: Component, scores: npt.NDArray[np.float64]) -> list[Label
         return []
     together = component.counts.sum(axis=0)
     if len(component.starts) == 1 or component.counts.size > _LARGEST:
-        if component.imbalance(together[None, :])[0]:
+        if component.missing(together[None, :]).any():
             return []
         count = min(*(len(cell) for cell in ranked), int(((component.size - 1) // np.maximum(together, 1)).min()))
         return list(np.stack([cell[:count] for cell in ranked], axis=1)) if count else []
@@ -152,18 +152,17 @@ class _Builder:
         taken, lost = self.taken.copy(), self.lost.copy()
         cells = [start]
         self.take(start)
-        missing = int(self.component.imbalance(self.lost[None, :])[0])
-        while missing:
-            after = self.component.imbalance(self.lost + self.component.counts)
+        while (missing := self.component.missing(self.lost[None, :])[0]).any():
+            worst = int(np.argmax(missing))
+            after = self.component.missing(self.lost + self.component.counts)
             shares = self.following()
-            after = np.where(np.isfinite(shares), after, np.iinfo(np.int64).max)
-            best = int(np.lexsort((shares, after))[0])
-            if after[best] > missing or len(cells) > self.most:
+            helps = np.isfinite(shares) & (after[:, worst] < missing[worst])
+            if not helps.any() or len(cells) > self.most:
                 self.taken, self.lost = taken, lost
                 return None
+            best = int(np.lexsort((shares, after.sum(axis=1), ~helps))[0])
             self.take(best)
             cells.append(best)
-            missing = int(after[best])
         return np.array([self.ranked[cell][place] for cell, place in self.places(cells, taken)], np.int64)
 
     def take(self, cell: int) -> None:

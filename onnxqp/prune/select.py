@@ -33,8 +33,10 @@ def rounded_count(
     power = 1 << max(step, 1).bit_length() - 1
     while power > 1:
         unit = math.lcm(power, width)
-        kept = _nearest(wanted, unit)
-        if floor <= kept < before and kept > 0 and abs(kept - wanted) <= TOLERANCE * wanted:
+        below = wanted // unit * unit
+        fitting = [kept for kept in (below + unit, below) if max(floor, 1) <= kept < before]
+        kept = min(fitting, key=lambda kept: abs(kept - wanted), default=0)  # of two as near, the larger
+        if kept and abs(kept - wanted) <= TOLERANCE * wanted:
             return kept
         power //= 2
     return max(wanted, floor)

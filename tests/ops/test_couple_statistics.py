@@ -210,7 +210,9 @@ def test_resize_to_the_size_of_another_tensor() -> None:
     x = b.op("Tanh", b.conv(b.input(2, 3, 4, 4, symbolic=sides), 3, 8))
     small = b.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
     wanted = b.op("Slice", b.op("Shape", x), b.const([2]), b.const([4]), b.const([0]))
-    sizes = b.op("Concat", b.op("Slice", b.op("Shape", small), b.const([0]), b.const([2]), b.const([0])), wanted, axis=0)
+    sizes = b.op(
+        "Concat", b.op("Slice", b.op("Shape", small), b.const([0]), b.const([2]), b.const([0])), wanted, axis=0
+    )
     x = b.op("Add", x, b.op("Resize", small, "", "", sizes, mode="nearest"))
     prunes(b, b.conv(x, 8, 4), groups=[8], feeds=[{"x": np.ones((1, 3, 6, 8), np.float32)}])
 
