@@ -20,8 +20,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("elementary", "gather", "inventory", "judge", "steps"),
-    ("config", "data", "evaluate", "normalize", "prune", "quantize", "report"),
-    ("calibrate", "graph", "integrity", "memory", "model", "ops", "runtime", "targets"),
+    ("config", "data", "evaluate", "normalize", "prune", "quantize", "recover", "report"),
+    ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
@@ -29,11 +29,12 @@ FREE = ("onnxqp.report.records",)  # data only: every room may speak in reports
 
 # Which rooms may import a library, as prefixes of module names.
 ONLY = {
-    "onnxruntime": ("onnxqp.runtime",),
+    "onnxruntime": ("onnxqp.runtime", "onnxqp.probe.child"),
     "onnx": (
         "onnxqp.model",
         "onnxqp.integrity",
         "onnxqp.runtime",
+        "onnxqp.probe.child",
         "onnxqp.normalize",
         "onnxqp.steps",
         "onnxqp.data.onnx_test_data",
@@ -46,7 +47,14 @@ ONLY = {
 }
 NOTATION = ("Constant", "QuantizeLinear", "DequantizeLinear")
 # Arithmetic that must be testable without a model.
-NUMPY_ONLY = ("onnxqp.calibrate.observers", "onnxqp.calibrate.ranges", "onnxqp.quantize.arithmetic")
+NUMPY_ONLY = (
+    "onnxqp.calibrate.observers",
+    "onnxqp.calibrate.ranges",
+    "onnxqp.quantize.arithmetic",
+    "onnxqp.ops.contraction",
+    "onnxqp.recover.moments",
+    "onnxqp.recover.least_squares",
+)
 
 
 def modules() -> dict[str, ast.Module]:
