@@ -10,6 +10,7 @@ beside it (or to `write.output`); given a model in memory and no output, they wr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import onnx_ir as ir
 
 from onnxqp import inventory, ops
 from onnxqp import model as files
-from onnxqp.errors import OnnxqpError, UsageError
+from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
 from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, gather_to_judge
@@ -72,7 +73,7 @@ def inspect(
     run = Run("inspect", _arguments(model=model, other=other, groups=groups), target=target)
     with run.memory:
         subject = open_subject(model)
-        normal = _normalised(run, subject)
+        normal = _inspectable(run, subject)
         sections: dict[str, Any] = {"input": inventory.detailed(subject, normal)}
         with run.stage("plan"):
             sections["quantization"] = plan_quantization(normal, QuantizeOptions(target=target)).record()
@@ -80,7 +81,7 @@ def inspect(
                 sections["pruning"] = plan_pruning(normal, PruneOptions(ratio=0.0), step=1).record
         if other is not None:
             second = open_subject(other)
-            sections["output"] = inventory.detailed(second, _normalised(run, second))
+            sections["output"] = inventory.detailed(second, _inspectable(run, second))
             sections["size"] = _size(subject.bytes(), second.bytes())
     return Result(None, run.report(**sections))
 
@@ -350,23 +351,38 @@ def _path(candidate: Path | ir.Model) -> Path | None:
 
 
 def _normalised(run: Run, subject: Subject) -> ir.Model:
-    with run.stage("normalize"):
+    with run.stage("normalize"), subject.blamed():
         normal = files.clone(subject.model)
         for note in normalize(normal):
             run.warn(f"{note.subject}: {note.reason}")
     return normal
 
 
+def _inspectable(run: Run, subject: Subject) -> ir.Model:
+    """The normalised model. One that onnxruntime cannot run can still be looked at; one that is invalid cannot."""
+    normal = _normalised(run, subject)
+    if subject.refusal is not None:
+        try:
+            Session(normal)
+        except ModelError:
+            raise subject.refusal from None
+        except OnnxqpError as err:
+            run.warn(err.message)
+        else:
+            run.warn(f"needs the clean-up that quantize and prune do: {subject.refusal.message}")
+    return normal
+
+
 def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int) -> Session:
-    """The model as given; where the runtime has no kernels for its old opset, the converted one, and say so."""
+    """The model as given; where the runtime refuses it but runs it cleaned up, that one, and say so."""
     try:
         return Session(subject.source, threads=threads)
-    except OnnxqpError:
-        if normal.opset_imports.get("", 0) == subject.model.opset_imports.get("", 0):
-            raise
-        session = Session(normal, threads=threads)
-        run.warn("onnxruntime does not run the model's old opset: the baseline is the model with its opset raised")
-        return session
+    except OnnxqpError as refusal:
+        with contextlib.suppress(OnnxqpError):
+            session = Session(normal, threads=threads)
+            run.warn(f"the baseline is the model after clean-up (names, opset); as it is, {refusal.message}")
+            return session
+        raise
 
 
 def _data_files(data: DataOptions) -> list[str]:

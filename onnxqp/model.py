@@ -26,6 +26,7 @@ from onnxqp.report.records import ModelSummary
 EMBED_LIMIT = 1_500_000_000
 # Weights that came in a file of their own go back into one, unless they are small.
 EXTERNAL_LIMIT = 64_000_000
+PROTOBUF_LIMIT = 2**31 - 1
 
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the model", "run `git lfs pull` to fetch the file"),
@@ -58,6 +59,12 @@ def load(path: str | Path) -> ir.Model:
     try:
         proto.ParseFromString(content)
     except DecodeError as err:
+        if "MaxDepth" in str(err):
+            raise ModelError(
+                "bodies of If, Loop or Scan are nested too deeply (protobuf reads some 30 levels)",
+                where=str(path),
+                hint="export the model with fewer nested branches; onnxruntime cannot read it either",
+            ) from err
         raise ModelError(
             f"not a readable ONNX file ({len(content)} bytes)",
             where=str(path),
@@ -71,9 +78,12 @@ def load(path: str | Path) -> ir.Model:
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
-    """An onnx_ir model from a proto in memory, checked as a file would be."""
+    """An onnx_ir model from a proto in memory, its nodes in topological order. Of its structure it believes `proto`."""
     try:
-        return ir.from_proto(proto)
+        model = ir.from_proto(proto)
+        if not all(map(_is_sorted, model.graphs())):
+            model.graph.sort()
+        return model
     except Exception as err:  # onnx_ir raises many kinds, all about what the proto holds
         raise ModelError(
             f"the model's structure is broken: {str(err).splitlines()[0][:200]}",
@@ -81,12 +91,19 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
         ) from err
 
 
+def _is_sorted(graph: ir.Graph) -> bool:
+    """Whether every node stands behind those that it reads, as onnx asks and onnxruntime does not."""
+    later = set(graph)
+    for node in graph:
+        later.remove(node)
+        if any(value is not None and value.producer() in later for value in node.inputs):
+            return False
+    return True
+
+
 def _content(path: Path) -> bytes:
-    if path.is_dir():
-        inside = sorted(path.glob("*.onnx"))
-        hint = f"did you mean {inside[0]}?" if len(inside) == 1 else "give the .onnx file"
-        raise ModelError("is a folder, not a model file", where=str(path), hint=hint)
     try:
+        _check_kind(path)
         content = path.read_bytes()
     except FileNotFoundError as err:
         raise ModelError("no such file", where=str(path), hint="check the path of the model") from err
@@ -94,12 +111,30 @@ def _content(path: Path) -> bytes:
         raise ModelError(
             f"cannot be read: {err.strerror or err}", where=str(path), hint="check the file's permissions"
         ) from err
+    except ValueError as err:  # a null character
+        raise ModelError("is no path", where=str(path), hint="check the path of the model") from err
     if not content:
         raise ModelError("the file is empty", where=str(path), hint="fetch or export it again")
     for offset, magic, what, hint in _MAGIC:
         if content[offset : offset + len(magic)] == magic:
             raise ModelError(f"this is {what}", where=str(path), hint=hint)
     return content
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what cannot be a model before it is read: reading a pipe or a device might never end."""
+    if path.is_dir():
+        inside = sorted(path.glob("*.onnx"))
+        hint = f"did you mean {inside[0]}?" if len(inside) == 1 else "give the .onnx file"
+        raise ModelError("is a folder, not a model file", where=str(path), hint=hint)
+    if path.exists() and not path.is_file():
+        raise ModelError("is no regular file", where=str(path), hint="save the model to a file first")
+    if path.stat().st_size > PROTOBUF_LIMIT:
+        raise ModelError(
+            f"{path.stat().st_size} bytes are more than a protobuf message can hold",
+            where=str(path),
+            hint="no ONNX file is larger than 2 GB: its weights stand in a file beside it",
+        )
 
 
 # ---- copies and bytes ---------------------------------------------------------------------------------------

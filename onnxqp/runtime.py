@@ -76,7 +76,7 @@ class Session:
             try:
                 self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
             except Exception as err:  # onnxruntime's exception types differ between versions
-                raise _session_error(str(err), where) from err
+                raise refused(str(err), where) from err
         self.inputs = tuple(_spec(i) for i in self._session.get_inputs())
         self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
 
@@ -138,14 +138,29 @@ def _spec(argument: Any) -> InputSpec:
 
 
 def _first_line(message: str) -> str:
-    """What onnxruntime says, without its prefixes, source lines and absolute paths."""
+    """What onnxruntime says, without its prefixes, source lines, C++ signatures and absolute paths."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message.strip())
-    text = re.sub(r"^Load model from \S+ failed:\s*", "", text)
+    text = re.sub(r"^Load model from .+? failed:\s*", "", text)
     text = re.sub(r"/\S*/onnxruntime/\S+:\d+ ", "", text)
+    before, status, after = text.partition("Status Message: ")
+    text = _without_signature(before) + status + _without_signature(after)
     return text.splitlines()[0][:300] if text else "onnxruntime gave no reason"
 
 
-def _session_error(message: str, where: str | None) -> OnnxqpError:
+def _without_signature(text: str) -> str:
+    """Without the C++ function that stands before the message it throws: `void a::f(const b<c>&) message`."""
+    start = re.match(r"[^().]*::[~\w]+\(", text)
+    if start is None:
+        return text
+    depth, end = 1, start.end()
+    while depth and end < len(text):
+        depth += {"(": 1, ")": -1}.get(text[end], 0)
+        end += 1
+    return text[end:].removeprefix(" const").lstrip() if depth == 0 else text
+
+
+def refused(message: str, where: str | None) -> OnnxqpError:
+    """What onnxruntime says when it does not open a model, as one of our errors."""
     line = _first_line(message)
     limit = ceilings_hint()
     if "Unsupported model IR version" in message or "under development" in message or "ValidateOpset" in message:

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import onnx
 import onnx_ir as ir
 
+from onnxqp import integrity, ops, probe
 from onnxqp import model as files
-from onnxqp import ops
-from onnxqp.errors import UsageError
+from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.graph import iterate
 from onnxqp.memory import PeakMemory
 from onnxqp.report.records import Machine, ModelSummary, Report
-from onnxqp.runtime import Session, cpu, versions
+from onnxqp.runtime import Session, cpu, refused, versions
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
 
@@ -90,6 +90,19 @@ class Subject:
     model: ir.Model
     path: Path | None
     name: str
+    refusal: OnnxqpError | None = None  # what onnxruntime says when it does not open the file as it is
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """What goes wrong with a model that onnxruntime refuses is the model's fault, not a bug of ours."""
+        try:
+            yield
+        except (OnnxqpError, MemoryError):
+            raise
+        except Exception as err:
+            if self.refusal is None:
+                raise
+            raise self.refusal from err
 
     @property
     def source(self) -> Path | ir.Model:
@@ -104,13 +117,17 @@ class Subject:
 
 
 def open_subject(given: ModelLike) -> Subject:
-    """Read and check a model; a path keeps the words of the user."""
+    """Read and check a model; a file is opened by a child process first. A path keeps the words of the user."""
     if isinstance(given, ir.Model):
         return Subject(given, None, given.graph.name or "model")
     if isinstance(given, onnx.ModelProto):
+        integrity.check(given)
         return Subject(files.from_proto(given), None, given.graph.name or "model")
     path = Path(given)
-    return Subject(files.load(path), path, str(given))
+    probe.warm()
+    model = files.load(path)
+    found = probe.examine(path, files.file_bytes(path, model))
+    return Subject(model, path, str(given), None if found is None else refused(found, str(path)))
 
 
 def count_macs(model: ir.Model) -> int:

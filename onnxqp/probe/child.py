@@ -1,0 +1,116 @@
+"""What runs in the child process. A script of its own that knows nothing of onnxqp: it starts fast, and dies alone.
+
+It reads requests, one JSON object a line, and answers each with another. Requests: `modules` (once, where to import
+from), then `model` (a path), `seconds`, `memory` (bytes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+IDLE_SECONDS = 5.0
+
+
+def serve() -> None:
+    """Answer requests until the parent closes the pipe or nothing comes."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):  # native code may print
+        os.dup2(nothing, descriptor)
+    for line in _lines(requests):
+        message = json.loads(line)
+        if "modules" in message:
+            sys.path[:] = message["modules"]
+            import onnx  # noqa: F401 - now, while the parent is busy
+            import onnxruntime  # noqa: F401
+
+            continue
+        signal.alarm(int(message["seconds"]) + 5)  # should the parent be gone
+        _limit_memory(message["memory"])
+        answers.write(json.dumps(_look(message["model"])).encode() + b"\n")
+        answers.flush()
+        signal.alarm(0)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines, until the end or an idle while; the pipe is read without a buffer, which would hide what has come."""
+    waiting = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while True:
+            while b"\n" in waiting:
+                line, waiting = waiting.split(b"\n", 1)
+                yield line
+            if not selector.select(IDLE_SECONDS):
+                return
+            piece = os.read(stream.fileno(), 1 << 16)
+            if not piece:
+                return
+            waiting += piece
+
+
+def _limit_memory(allowance: int) -> None:
+    """Let the address space grow by `allowance` bytes from here."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = used + allowance
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def _look(path: str) -> dict[str, str | bool]:
+    """Do to the model what the parent will do; `refusal` is why onnxruntime does not open it."""
+    answer: dict[str, str | bool] = {}
+    try:
+        _open(path)
+    except MemoryError:
+        return {"out_of_memory": True}
+    except Exception as err:
+        answer["refusal"] = str(err) or type(err).__name__
+    try:
+        _infer(path)
+    except MemoryError:
+        return {"out_of_memory": True}
+    except Exception:  # what it cannot infer or convert, the parent finds and explains
+        return answer
+    return answer
+
+
+def _open(path: str) -> None:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4
+    onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+
+def _infer(path: str) -> None:
+    import onnx
+    import onnx.shape_inference
+    import onnx.version_converter
+
+    proto = onnx.ModelProto()
+    proto.ParseFromString(Path(path).read_bytes())
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) > 1024:  # weights: no shape depends on them
+            tensor.ClearField("raw_data")
+    old = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    if old < 13:
+        with contextlib.suppress(Exception):
+            onnx.version_converter.convert_version(proto, 17)
+    onnx.shape_inference.infer_shapes(proto, check_type=False, data_prop=True)
+
+
+if __name__ == "__main__":
+    serve()
