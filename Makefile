@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 -rs
 
 BIN := $(VENV)/bin
 MODEL := sample_models/residual_cnn.onnx
