@@ -8,48 +8,24 @@ global allocation compare.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.axes import Family, Labels
-from onnxqp.prune.magnitude import slice_norms
-
 FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
-def class_norms(
-    weights: npt.NDArray[np.generic], family: Family, roots: Labels, order: Literal[1, 2]
-) -> tuple[Labels, FloatArray]:
-    """Classes along a family of a weight, and the norm of all slices that go with each."""
-    axes = tuple(axis for axis in family.axes if isinstance(axis, int))
-    norms = slice_norms(weights, axes, order)
-    classes, place = np.unique(roots[family.labels], return_inverse=True)
-    flat: FloatArray = norms.reshape(-1) ** order
-    power: FloatArray = np.bincount(place.reshape(-1), weights=flat, minlength=len(classes)).astype(np.float64)
-    return classes, power if order == 1 else np.sqrt(power)
+def scores(count: int, weight: IntArray, channel: IntArray, group: IntArray, norm: FloatArray) -> FloatArray:
+    """The score of each of `count` channels, from the votes on them: 0 for a channel nobody voted on.
 
-
-class Votes:
-    """Collects the votes of the weights on the classes of all groups; `group_of` is -1 for classes in none."""
-
-    def __init__(self, group_of: Labels) -> None:
-        self.group_of = group_of
-        self._sum = np.zeros(len(group_of))
-        self._count = np.zeros(len(group_of), np.int64)
-
-    def add(self, classes: Labels, norms: FloatArray) -> None:
-        """One weight's norms, relative to their mean over each group. A weight of zeros counts all channels alike."""
-        groups = self.group_of[classes]
-        classes, norms, groups = classes[groups >= 0], norms[groups >= 0], groups[groups >= 0]
-        if not len(classes):
-            return
-        names, place = np.unique(groups, return_inverse=True)
-        mean = (np.bincount(place, weights=norms) / np.bincount(place, minlength=len(names)))[place]
-        self._sum[classes] += np.divide(norms, mean, out=np.ones_like(norms), where=mean > 0)
-        self._count[classes] += 1
-
-    def scores(self, classes: Labels) -> FloatArray:
-        """Mean vote on each class."""
-        return self._sum[classes] / np.maximum(self._count[classes], 1)
+    One entry per vote: by which weight, on which channel of which group, with which norm. A weight whose slices are all
+    zero counts the channels of a group alike.
+    """
+    _, cast = np.unique(np.stack([weight, group]), axis=1, return_inverse=True)
+    cast = cast.reshape(-1)
+    mean = (np.bincount(cast, weights=norm) / np.maximum(np.bincount(cast), 1))[cast]
+    votes = np.divide(norm, mean, out=np.ones_like(norm), where=mean > 0)
+    total = np.bincount(channel, weights=votes, minlength=count)
+    return np.asarray(total / np.maximum(np.bincount(channel, minlength=count), 1), np.float64)

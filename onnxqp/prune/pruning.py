@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
-from onnxqp.errors import UnsupportedError, UsageError, VerificationError
+from onnxqp.errors import OnnxqpError, UnsupportedError, UsageError, VerificationError
 from onnxqp.graph import iterate
 from onnxqp.model import parameters
 from onnxqp.ops import rule_for
@@ -20,6 +20,7 @@ from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
 from onnxqp.report.records import Group, Proof, Pruning
+from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 DISAGREE = "pruned and masked disagree"
@@ -33,6 +34,7 @@ class PruneResult:
     model: ir.Model
     pruning: Pruning
     warnings: tuple[str, ...]
+    cut: Cut
 
 
 @dataclass(frozen=True)
@@ -132,14 +134,16 @@ def prune_model(
     """
     made = plan(model, options, step=step)
     warnings: list[str] = []
-    trial = [*feeds, *random_feeds(feeds[:2], seed)]
+    trial = [*feeds, *runnable(model, random_feeds(feeds[:2], seed))]
     while True:
         if not made.removes:
             raise _nothing(made, options)
         everything = range(len(made.chosen))
         pruned, proof = attempt(made, everything, trial)
         if pruned is not None and proof.checked:
-            return PruneResult(pruned, made.describe(pruned, proof), tuple(warnings))
+            return PruneResult(pruned, made.describe(pruned, proof), tuple(warnings), made.cut)
+        if proof.max_abs_diff is None:
+            Session(model).run(feeds[0])  # inputs that the original refuses are not the cut's fault
         guilty = offenders(made, [n for n in everything if made.chosen[n]], trial)
         if not guilty:
             raise VerificationError(
@@ -149,6 +153,19 @@ def prune_model(
         for group in [made.grouping.groups[n] for n in guilty]:
             warnings.append(f"channels of '{group.id}' are left alone: {DISAGREE} ({proof.skipped_reason})")
             made = _without(made, group)
+
+
+def runnable(model: ir.Model, feeds: Sequence[Feed]) -> list[Feed]:
+    """Those of some made-up inputs that the model accepts."""
+    session = Session(model)
+    found = []
+    for feed in feeds:
+        try:
+            session.run(feed)
+        except OnnxqpError:
+            continue
+        found.append(feed)
+    return found
 
 
 def attempt(made: Plan, places: Sequence[int], feeds: Sequence[Feed]) -> tuple[ir.Model | None, Proof]:

@@ -1,0 +1,102 @@
+"""Where channels run through weights: one slot for every labelled axis of every weight.
+
+Everything about all slots is kept in flat arrays, one entry for each class of each slot, so that a graph of many small
+layers costs a few numpy calls, not a few for every layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Family, Labels, Weight
+from onnxqp.graph import constant, is_constant
+from onnxqp.prune.importance import FloatArray
+from onnxqp.prune.magnitude import slice_norms
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One axis of one weight, as far as it carries labels. `produced`: its slices make channels, or else read them."""
+
+    weight: Weight
+    family: Family
+    produced: bool
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All slots in the order of the nodes. Entry i says that class `channel[i]` runs through slot `slot[i]`; entries
+    are sorted by slot. `place` tells for every label of every family, one family after the other, its entry."""
+
+    slots: tuple[Slot, ...]
+    slot: Labels
+    channel: Labels
+    place: Labels
+
+    def of(self, number: int) -> Labels:
+        """The classes that run through one slot."""
+        start, stop = np.searchsorted(self.slot, [number, number + 1])
+        return self.channel[start:stop]
+
+    def by(self, number_of: Labels) -> dict[int, list[Slot]]:
+        """For a number given to every class (-1: none), the slots that classes of this number run through."""
+        numbers = number_of[self.channel]
+        pairs = np.unique(np.stack([self.slot, numbers])[:, numbers >= 0], axis=1)
+        found: dict[int, list[Slot]] = {}
+        for slot, number in pairs.T.tolist():
+            found.setdefault(number, []).append(self.slots[slot])
+        return found
+
+    def signatures(self, count: int) -> npt.NDArray[np.uint64]:
+        """For every class a number that tells which slots it runs through; 0 for none."""
+        marks = np.random.default_rng(0).integers(1, 2**64, size=len(self.slots), dtype=np.uint64)
+        signature = np.zeros(count, np.uint64)
+        np.add.at(signature, self.channel, marks[self.slot])
+        return signature
+
+    def norms(self, graph: ir.Graph, wanted: npt.NDArray[np.bool_], order: Literal[1, 2]) -> FloatArray:
+        """The norm of all slices of a slot that go with a class, for every entry; 0 in slots without wanted classes."""
+        power = np.zeros(len(self.place))
+        needed = np.zeros(len(self.slots), np.bool_)
+        needed[self.slot[wanted[self.channel]]] = True
+        start = 0
+        for slot, use in zip(self.slots, needed.tolist(), strict=True):
+            stop = start + slot.family.labels.size
+            array = constant(graph.initializers[slot.weight.value]) if use else None
+            if array is not None:
+                axes = tuple(axis for axis in slot.family.axes if isinstance(axis, int))
+                power[start:stop] = slice_norms(array, axes, order).reshape(-1) ** order
+            start = stop
+        total: FloatArray = np.bincount(self.place, weights=power, minlength=len(self.slot)).astype(np.float64)
+        return total if order == 1 else np.sqrt(total)
+
+
+def find_slots(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> Slots:
+    """The slots of a labelled graph, each axis of each constant once."""
+    slots = tuple(_slots(graph, labels))
+    flat = [roots[slot.family.labels].reshape(-1) for slot in slots]
+    if not flat:
+        nothing = np.zeros(0, np.int64)
+        return Slots((), nothing, nothing, nothing)
+    numbers = np.repeat(np.arange(len(slots)), [len(part) for part in flat])
+    keys, place = np.unique(numbers * np.int64(len(roots)) + np.concatenate(flat), return_inverse=True)
+    return Slots(slots, keys // len(roots), keys % len(roots), place.reshape(-1))
+
+
+def _slots(graph: ir.Graph, labels: AxisLabels) -> Iterator[Slot]:
+    found: dict[tuple[str, int], Slot] = {}
+    for weight in labels.weights:
+        value = graph.initializers.get(weight.value)
+        if value is None or not is_constant(value):
+            continue
+        for axis, produced in ((weight.produced, True), (weight.consumed, False)):
+            family = None if axis is None else labels.family(value, axis)
+            if family is not None and axis is not None and (produced or (weight.value, axis) not in found):
+                found[(weight.value, axis)] = Slot(weight, family, produced)
+    yield from found.values()
