@@ -23,12 +23,16 @@ class PlannedNode:
 
 @dataclass(frozen=True)
 class PlannedWeight:
-    """The constant operands of one integer node. `input_value` is the activation whose scale the bias derives from."""
+    """The constant operands of one integer node, by the words of `specs.Weight` and `specs.Compute`.
+
+    `input_value` is the activation whose scale the bias derives from; `bias_index` where a bias is or could be.
+    """
 
     node: str
     index: int
     channel_axis: int | None
     summed: tuple[int, ...]
+    channels: int
     input_value: str
     bias_index: int | None
     saturates: bool

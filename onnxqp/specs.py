@@ -45,13 +45,15 @@ class Note:
 
 @dataclass(frozen=True)
 class Weight:
-    """Which input is the weight, which of its axes runs over the output channels (None: per tensor), and which are
-    summed over, slowest first, in the order in which integer kernels walk them (empty: neighbours are never added).
+    """Which input is the weight, and which of its axes runs over the output channels (None: per tensor).
+
+    `summed` are the axes summed over, slowest first, in the order in which integer kernels walk them; the last runs
+    over the input channels, group by group.
     """
 
     index: int
     channel_axis: int | None
-    summed: tuple[int, ...] = ()
+    summed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class Compute:
     `form` is the key of the target's kernel table: the operator's name, or that of a special case ("DepthwiseConv").
     `activations` are the inputs that carry activations; `weight` and `bias` name constant operands. `low` and `high`
     bound the output whatever the input, as Sigmoid's (0, 1). `copies`: elements pass unchanged, so that equal
-    parameters of operands and output make it a plain copy, as Concat.
+    parameters of operands and output make it a plain copy, as Concat. `channels` is the axis of the first
+    activation that the weight's input channels run along.
     """
 
     form: str
@@ -71,6 +74,7 @@ class Compute:
     low: float | None = None
     high: float | None = None
     copies: bool = False
+    channels: int = 1
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,52 @@ class Observer(Protocol):
         """Take in what `other` has seen."""
 
 
+class Together:
+    """Several observers of one value."""
+
+    def __init__(self, *members: Observer) -> None:
+        self.members = members
+
+    def update(self, x: Array) -> None:
+        for member in self.members:
+            member.update(x)
+
+    def merge(self, other: Self) -> None:
+        for mine, theirs in zip(self.members, other.members, strict=True):
+            mine.merge(theirs)
+
+
+class ChannelMean:
+    """Mean of the elements at each index of one axis; equal for any batching to the rounding of float64."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.total: npt.NDArray[np.float64] | None = None
+        self.count = 0
+
+    def update(self, x: Array) -> None:
+        axis = self.axis % x.ndim
+        channels, after = x.shape[axis], math.prod(x.shape[axis + 1 :])
+        rows = x.reshape(-1, channels, after).sum(axis=2) if after > 1 else x.reshape(-1, channels)
+        self._add(rows.sum(axis=0, dtype=np.float64), x.size // max(channels, 1))
+
+    def merge(self, other: Self) -> None:
+        if other.total is not None:
+            self._add(other.total, other.count)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64] | None:
+        """Float64, one per channel; None when nothing was seen, or the number of channels differed."""
+        return None if self.total is None or not self.count else self.total / self.count
+
+    def _add(self, total: npt.NDArray[np.float64], count: int) -> None:
+        if self.total is None and not self.count:
+            self.total = total
+        else:
+            self.total = self.total + total if self.total is not None and self.total.shape == total.shape else None
+        self.count += count
+
+
 class MinMax:
     """Smallest and largest finite element; `invalid` counts NaN and infinities, which are left out."""
 

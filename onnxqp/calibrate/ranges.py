@@ -16,6 +16,7 @@ Range = tuple[float, float]
 
 PERCENTILE_TAIL = 1e-5  # share of the elements that percentile cuts from each end
 CANDIDATES = 128  # ranges tried along each side by mse
+CLIP_WEIGHT = 3.0  # of a clipped element's squared error against a rounded one's, for auto
 LEVELS = 255  # steps of an 8-bit grid
 
 
@@ -37,16 +38,17 @@ def percentile(histogram: Histogram, tail: float = PERCENTILE_TAIL) -> Range:
     return max(low, -below), min(high, above)
 
 
-def mse(histogram: Histogram) -> Range:
+def mse(histogram: Histogram, clip_weight: float = 1.0) -> Range:
     """The range of least mean squared error when its values are rounded to 8 bits and clipped.
 
     Elements are taken as uniform inside a bin (as in PPQ's MSE calibration): s*s / 12 for each one inside the range,
-    the squared distance for each one outside, nothing for zeros. Both ends are searched in turn until neither moves.
+    `clip_weight` times the squared distance for each one outside, nothing for zeros. Both ends are searched in turn
+    until neither moves.
     """
     low, high = minmax(histogram)
     if not histogram.width:
         return low, high
-    errors = _ClippingErrors(histogram)
+    errors = _ClippingErrors(histogram, clip_weight)
     shrink = np.linspace(0.0, 1.0, CANDIDATES + 1)[1:]
     best = min(
         ((float(low * f), float(high * f)) for f in shrink[CANDIDATES // 4 :]),
@@ -61,6 +63,17 @@ def mse(histogram: Histogram) -> Range:
     return best
 
 
+def auto(histogram: Histogram) -> Range:
+    """The range of least squared error in which clipping counts `CLIP_WEIGHT` times.
+
+    Rounding errors are independent noise and average out in the layers behind; clipping errs systematically, on the
+    largest values. On the 15 zoo models that int8 changes most the weight 3 gives 1.1 dB more at the outputs than 1 and
+    1.2 dB more than taking everything (weights 10 and 30: 0.5 and 1.2 dB less than 3). Choosing the method of every
+    block of layers by the error at the outputs fits the samples, not the model: nothing was gained on others.
+    """
+    return mse(histogram, CLIP_WEIGHT)
+
+
 def squared_error(histogram: Histogram, ends: Range) -> float:
     """Mean squared error of rounding the observed elements to 8 bits over this range, clipping included."""
     if not histogram.width:
@@ -68,7 +81,12 @@ def squared_error(histogram: Histogram, ends: Range) -> float:
     return float(_ClippingErrors(histogram).total(ends[0], ends[1])) / histogram.count
 
 
-METHODS: dict[str, Callable[[Histogram], Range]] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+METHODS: dict[str, Callable[[Histogram], Range]] = {
+    "auto": auto,
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+}
 
 
 def _cut(counts: npt.NDArray[np.int64], width: float, allowed: float) -> float:
@@ -89,7 +107,8 @@ def _least(ends: npt.NDArray[np.float64], errors: npt.NDArray[np.float64]) -> fl
 class _ClippingErrors:
     """Squared error of any range in O(1) after one pass over the bins: sums of 1, c and c*c from each end inwards."""
 
-    def __init__(self, histogram: Histogram) -> None:
+    def __init__(self, histogram: Histogram, clip_weight: float = 1.0) -> None:
+        self._clip_weight = clip_weight
         centers = np.clip(histogram.centers, histogram.low, histogram.high)
         moments = np.stack([np.ones_like(centers), centers, centers * centers]) * histogram.counts
         self._left = np.concatenate([np.zeros((3, 1)), moments.cumsum(axis=1)], axis=1)  # [:, i]: bins before i
@@ -105,7 +124,7 @@ class _ClippingErrors:
         over = self._total.reshape(3, *[1] * np.ndim(last)) - self._left[:, last]
         inside = self._left[0, last] - self._left[0, first]
         clipped = self._beyond(under, bottom) + self._beyond(over, top)
-        return np.asarray(inside * ((top - bottom) / LEVELS) ** 2 / 12 + clipped)
+        return np.asarray(inside * ((top - bottom) / LEVELS) ** 2 / 12 + self._clip_weight * clipped)
 
     def _bin(self, end: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
         """The bin edge nearest to an end."""

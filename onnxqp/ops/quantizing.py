@@ -34,9 +34,9 @@ def conv_role(node: ir.Node) -> Role:
     if shape is None or None in shape:
         return Float("the shape of the weight is not known")
     group = attribute_int(node, "group", 1)
-    if group > 1 and shape[0] == group and shape[1] == 1:
-        return Compute("DepthwiseConv", (0,), Weight(1, 0), bias=2)
     summed = (*range(2, len(shape)), 1)
+    if group > 1 and shape[0] == group and shape[1] == 1:
+        return Compute("DepthwiseConv", (0,), Weight(1, 0, summed), bias=2)
     return Compute("Conv" if group == 1 else "GroupedConv", (0,), Weight(1, 0, summed), bias=2)
 
 
@@ -47,7 +47,7 @@ def gemm_role(node: ir.Node) -> Role:
         return Float("an integer Gemm needs alpha = beta = 1, and they cannot be folded into these operands")
     transposed = attribute_int(node, "transB", 0)
     weight = Weight(1, 0, (1,)) if transposed else Weight(1, 1, (0,))
-    return Compute("Gemm", (0,), weight, bias=2)
+    return Compute("Gemm", (0,), weight, bias=2, channels=-1)
 
 
 def matmul_role(node: ir.Node) -> Role:
@@ -58,7 +58,7 @@ def matmul_role(node: ir.Node) -> Role:
         return Compute("MatMulActivations", (0, 1))
     if columns is None or columns < 2:
         return Float("an integer MatMul needs a matrix")
-    return Compute("MatMul", (0,), Weight(1, 1 if columns == 2 else None, (columns - 2,)))
+    return Compute("MatMul", (0,), Weight(1, 1 if columns == 2 else None, (columns - 2,)), channels=-1)
 
 
 def clip_role(node: ir.Node) -> Role:
@@ -94,8 +94,20 @@ def max_pool_role(node: ir.Node) -> Role:
 
 
 def fold_gemm_factors(node: ir.Node) -> bool:
-    """alpha into B and beta into C, where these are constant."""
+    """alpha into B and beta into C, where these are constant; C as a vector."""
     changed = False
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    columns = dims(node.outputs[0])
+    width = columns[-1] if columns else None
+    if (
+        bias is not None
+        and bias.ndim != 1
+        and width is not None
+        and bias.size in (1, *bias.shape[-1:])
+        and (bias.size in (1, width))
+    ):
+        set_initializer(own_initializer(node, 2), np.broadcast_to(bias.reshape(-1), (width,)))
+        changed = True
     for name, index in (("alpha", 1), ("beta", 2)):
         factor = attribute_float(node, name, 1.0)
         operand = node.inputs[index] if len(node.inputs) > index else None

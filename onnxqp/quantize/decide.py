@@ -105,8 +105,7 @@ class _Decider:
             return Work(max(count, *(self._count(v) for _, v in unit.inputs)))
         axis = weight.channel_axis if weight.channel_axis is not None else len(shape) - 1
         summed = math.prod(shape) // shape[axis]
-        into = shape[weight.summed[-1]] if weight.summed else shape[axis]
-        return Work(count, count * summed, into, shape[axis])
+        return Work(count, count * summed, shape[weight.summed[-1]], shape[axis])
 
     def _borders(self, value: ir.Value, numbers: Mapping[Unit, int], partition: Partition) -> None:
         """Price the conversions of one value, and forbid what a follower forbids."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.errors import InternalError
@@ -17,14 +20,19 @@ from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, Quantizatio
 from onnxqp.quantize.arithmetic import (
     Floats,
     Integers,
+    dequantize_linear,
     integer_limits,
     quantize_bias,
     quantize_linear,
     scale_and_zero_point,
     smallest_weight_scale,
 )
+from onnxqp.quantize.bias import mean_shift
 from onnxqp.quantize.parameters import Parameters
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
+
+Means: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
+_NO_MEANS: Means = MappingProxyType({})
 
 
 @dataclass
@@ -33,23 +41,47 @@ class Inserted:
 
     weights_made_safe: int = 0
     scales_raised: int = 0
+    bias_corrected: int = 0
 
 
 def insert(
-    model: ir.Model, plan: QuantizationPlan, parameters: Mapping[str, Parameters], *, per_tensor: bool = False
+    model: ir.Model,
+    plan: QuantizationPlan,
+    parameters: Mapping[str, Parameters],
+    *,
+    means: Means = _NO_MEANS,
+    per_tensor: bool = False,
 ) -> Inserted:
-    """Edit `model` in place. `per_tensor`: one scale per weight instead of one per output channel."""
+    """Edit `model` in place.
+
+    `means`: per-channel means of activations by name, from calibration; where given, biases are corrected by them.
+    `per_tensor`: one scale per weight instead of one per output channel.
+    """
     model.graph.meta.pop("onnxqp.names", None)  # a clone may hold the names of its original's later life
-    return _Inserter(model, plan, parameters, per_tensor).run()
+    return _Inserter(model, plan, parameters, means, per_tensor).run()
+
+
+def _operand(node: ir.Node, index: int | None) -> Floats | None:
+    """The array of a constant input that may be absent."""
+    if index is None or len(node.inputs) <= index:
+        return None
+    array = constant(node.inputs[index])
+    return None if array is None else np.asarray(array, np.float32)
 
 
 class _Inserter:
     def __init__(
-        self, model: ir.Model, plan: QuantizationPlan, parameters: Mapping[str, Parameters], per_tensor: bool
+        self,
+        model: ir.Model,
+        plan: QuantizationPlan,
+        parameters: Mapping[str, Parameters],
+        means: Means,
+        per_tensor: bool,
     ) -> None:
         self.graph = model.graph
         self.plan = plan
         self.parameters = parameters
+        self.means = means
         self.per_tensor = per_tensor
         self.nodes = {node.name or "": node for node in self.graph}
         self.done = Inserted()
@@ -156,21 +188,41 @@ class _Inserter:
         weight = np.asarray(array, np.float32)
         axis = None if self.per_tensor else planned.channel_axis
         x_scale = self.parameters[planned.input_value].scale
-        bias = None if planned.bias_index is None else node.inputs[planned.bias_index]
-        need = self._bias_need(bias, x_scale, axis)
+        bias = _operand(node, planned.bias_index)
+        need = np.zeros((), np.float32) if bias is None else smallest_weight_scale(bias, x_scale)
+        need = need.max(initial=0.0) if axis is None else need
         quantized = quantize_weight(weight, axis, summed=planned.summed, safe=planned.saturates, at_least=need)
         self.done.scales_raised += int((quantized.scale <= need * 1.000001).sum()) if bias is not None else 0
         self.done.weights_made_safe += quantized.made_safe
         node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis))
-        if bias is not None and planned.bias_index is not None:
+        if planned.bias_index is not None:
+            bias = self._corrected(
+                planned, weight, dequantize_linear(quantized.values, quantized.scale, axis=axis), bias
+            )
             self._bias(node, planned.bias_index, bias, x_scale, quantized.scale)
 
-    def _bias_need(self, bias: ir.Value | None, x_scale: np.float32, axis: int | None) -> Floats:
-        array = constant(bias)
-        if array is None:
-            return np.zeros((), np.float32)
-        need = smallest_weight_scale(array, x_scale)
-        return need.max(initial=0.0) if axis is None else need
+    def _corrected(self, planned: PlannedWeight, weight: Floats, rounded: Floats, bias: Floats | None) -> Floats | None:
+        """The bias with the mean error of the rounded weight taken back; as it was where the mean is not known."""
+        mean = self.means.get(planned.input_value)
+        if mean is None or planned.channel_axis is None:
+            return bias
+        shift = mean_shift(weight, rounded, mean, planned.channel_axis, planned.summed)
+        if shift is None or not shift.any():
+            return bias
+        self.done.bias_corrected += 1
+        return shift if bias is None else bias + shift
+
+    def _bias(self, node: ir.Node, index: int, bias: Floats | None, x_scale: np.float32, w_scale: Floats) -> None:
+        if bias is None:
+            return
+        if len(node.inputs) <= index:
+            node.resize_inputs(index + 1)
+        old = node.inputs[index]
+        name = old.name if old is not None and old.name else f"{node.name}_bias"
+        scale = np.asarray(x_scale * w_scale, np.float32)
+        integers = quantize_bias(bias, x_scale, w_scale)
+        like = old if old is not None else ir.Value(shape=ir.Shape(bias.shape))
+        node.replace_input_with(index, self._integers(like, integers, scale, 0 if scale.ndim else None, name))
 
     def _rebuilt(self, value: ir.Value, quantized: IntegerWeight, axis: int | None) -> ir.Value:
         """The weight as DequantizeLinear of its integers; one for all nodes that need the same."""
@@ -178,16 +230,6 @@ class _Inserter:
         if key not in self.rebuilt:
             self.rebuilt[key] = self._integers(value, quantized.values, quantized.scale, axis, value.name or "weight")
         return self.rebuilt[key]
-
-    def _bias(self, node: ir.Node, index: int, bias: ir.Value, x_scale: np.float32, w_scale: Floats) -> None:
-        array = constant(bias)
-        if array is None:
-            raise InternalError(f"the bias of {node.name} is not constant")
-        scale = np.asarray(x_scale * w_scale, np.float32)
-        axis = 0 if scale.ndim else None
-        integers = quantize_bias(np.asarray(array, np.float32), x_scale, w_scale)
-        name = bias.name or f"{node.name}_bias"
-        node.replace_input_with(index, self._integers(bias, integers, scale, axis, name))
 
     def _constant(self, planned: PlannedConstant) -> None:
         """A constant operand of an elementwise kernel: uint8 like the activations beside it, per tensor."""

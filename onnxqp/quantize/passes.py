@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, collect
-from onnxqp.calibrate.observers import Histogram, MinMax
+from onnxqp.calibrate.observers import ChannelMean, Histogram, MinMax, Together
 from onnxqp.calibrate.ranges import METHODS, Range, minmax
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
@@ -82,7 +82,10 @@ def quantize_model(
     elements = _elements(work, annotation, repeatable)
     plan = make_plan(annotation, decide(annotation, target, elements), target)
     histograms = {name: Histogram() for name in _observed(annotation, plan)}
-    count = collect(work, repeatable, histograms, progress=progress) if histograms else 0
+    channels = {weight.input_value: ChannelMean(weight.channels) for weight in plan.weights}
+    observers = {name: Together(histogram, *_present(channels.get(name))) for name, histogram in histograms.items()}
+    observers |= {name: Together(mean) for name, mean in channels.items() if name not in histograms}
+    count = collect(work, repeatable, observers, progress=progress) if observers else 0
     warnings = []
     for name in _not_finite(histograms):
         warnings.append(f"{name} holds NaN or infinity in calibration: the nodes around it stay in float")
@@ -90,9 +93,10 @@ def quantize_model(
     plan = make_plan(
         annotation, decide(annotation, target, elements), target, lambda value: _span(histograms.get(value.name or ""))
     )
-    method = METHODS["minmax" if options.method == "auto" else options.method]
+    method = METHODS[options.method]
     parameters = activation_parameters(plan.values, histograms, lambda name, histogram: method(histogram))
-    inserted = insert(work, plan, parameters, per_tensor=options.per_tensor)
+    means = {name: observer.mean for name, observer in channels.items() if observer.mean is not None}
+    inserted = insert(work, plan, parameters, means=means, per_tensor=options.per_tensor)
     untouched = _excluded(work, options)
     at_rest = store_at_rest(work, untouched)
     remove_dead(work)
@@ -105,6 +109,7 @@ def quantize_model(
         weights_at_rest=at_rest,
         unfused=unfused,
         weights_made_safe=inserted.weights_made_safe,
+        bias_corrected=inserted.bias_corrected,
     )
     ranges = {name: own.range for name, own in parameters.items()}
     return QuantizeResult(work, record, ranges, count, warnings)
@@ -166,6 +171,10 @@ def _observed(annotation: Annotation, plan: QuantizationPlan) -> list[str]:
     """The values to look at: what a movement makes holds the elements of what it reads."""
     moved = {value.name for unit in annotation.units if unit.moves for value in unit.outputs}
     return [name for name, spec in plan.values.items() if isinstance(spec, Observed) or name not in moved]
+
+
+def _present(observer: ChannelMean | None) -> list[ChannelMean]:
+    return [] if observer is None else [observer]
 
 
 def _not_finite(histograms: Mapping[str, Histogram]) -> list[str]:

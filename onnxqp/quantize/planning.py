@@ -154,15 +154,15 @@ def _weights(unit: Unit) -> list[PlannedWeight]:
     role = unit.role
     if not isinstance(role, Compute) or role.weight is None or not isinstance(unit.kernel, Kernel):
         return []
-    has_bias = role.bias is not None and len(unit.node.inputs) > role.bias and unit.node.inputs[role.bias] is not None
     return [
         PlannedWeight(
             node=unit.node.name or "",
             index=role.weight.index,
             channel_axis=role.weight.channel_axis,
             summed=role.weight.summed,
+            channels=role.channels,
             input_value=_name(unit.inputs[0][1]),
-            bias_index=role.bias if has_bias else None,
+            bias_index=role.bias,
             saturates=unit.kernel.saturates,
         )
     ]
