@@ -211,7 +211,7 @@ def save(
     path = Path(path)
     check_output(path, force=force, inputs=inputs)
     try:
-        with _sibling_folder(path) as folder:
+        with sibling_folder(path) as folder:
             temporary = folder / path.name
             data = _write(model, temporary)
             if verify is not None:
@@ -234,7 +234,7 @@ def save(
 
 
 @contextlib.contextmanager
-def _sibling_folder(path: Path) -> Iterator[Path]:
+def sibling_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; those that a killed run left behind are removed on the way."""
     for stale in path.parent.glob(".onnxqp-*"):
         pid = stale.name.split("-")[1]
