@@ -33,13 +33,13 @@ def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
     wanted: dict[str, list[Consumption]] = {}
     for consumption in labels.consumptions.values():
         wanted.setdefault(consumption.node, []).append(consumption)
-    for node in list(masked.graph):
+    for original, node in zip(model.graph, list(masked.graph), strict=True):  # labels go by the names of the original
         here = wanted.get(node.name or "", [])
         if any(use.reduction is Reduction.STATISTIC for use in here):
-            _run_on_kept(node, cut)
+            _run_on_kept(node, original, cut)
             continue
-        masks = [(use, cut.mask(node.inputs[use.index], use.axis)) for use in here]  # before inputs change their names
-        for use, mask in masks:
+        for use in here:
+            mask = cut.mask(original.inputs[use.index], use.axis)
             if mask is not None:
                 _keep_out(node, use, mask)
     return masked
@@ -66,13 +66,11 @@ def _keep_out(node: ir.Node, use: Consumption, mask: Mask) -> None:
     node.replace_input_with(use.index, masked)
 
 
-def _run_on_kept(node: ir.Node, cut: Cut) -> None:
+def _run_on_kept(node: ir.Node, original: ir.Node, cut: Cut) -> None:
     """Run a node on the kept positions of all its operands and put its results back where they stood."""
-    entering = [(index, value, cut.masks(value)) for index, value in enumerate(node.inputs) if value is not None]
-    leaving = [(output, cut.masks(output)) for output in node.outputs]
     rule_for(node).resize(node, cut)
-    for index, value, masks in entering:
-        array = constant(value)
+    for index, value in enumerate(original.inputs):
+        array, masks = constant(value), cut.masks(value)
         if masks and array is not None:
             set_initializer(own_initializer(node, index), cut.compact(value, array))
             continue
@@ -81,9 +79,9 @@ def _run_on_kept(node: ir.Node, cut: Cut) -> None:
             before = node.inputs[index]
             assert before is not None
             node.replace_input_with(index, _take(Insertion(node), before, axes, places))
-    for output, masks in leaving:
-        set_shape(output, cut.sizes(output))
-        for axes, kept in masks:
+    for output, value in zip(node.outputs, original.outputs, strict=True):
+        set_shape(output, cut.sizes(value))
+        for axes, kept in cut.masks(value):
             places = np.maximum(np.cumsum(kept, axis=-1) - 1, 0)  # removed ones repeat a neighbour: nobody reads them
             uses = list(output.uses())
             restored = _take(Insertion(node, behind=True), output, axes, places)
