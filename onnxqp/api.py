@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxqp import inventory, ops
+from onnxqp import inventory, ops, soundness
 from onnxqp import model as files
 from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
@@ -287,8 +287,10 @@ class _Job:
         if not write.dry_run:
             check_output(path, write.force, [subject.path, *_data_files(data_options)])
         normal = _normalised(run, subject)
+        soundness.check_sizes(normal, subject.path)
         with run.stage("open"):
             baseline = _open_baseline(run, subject, normal, measure.threads)
+            soundness.check_weights(normal, subject.path)
         return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write)
 
     def summary(self) -> ModelSummary | None:
@@ -352,6 +354,7 @@ def _path(candidate: Path | ir.Model) -> Path | None:
 
 def _normalised(run: Run, subject: Subject) -> ir.Model:
     with run.stage("normalize"), subject.blamed():
+        soundness.check_nodes(subject.model, subject.path)
         normal = files.clone(subject.model)
         for note in normalize(normal):
             run.warn(f"{note.subject}: {note.reason}")

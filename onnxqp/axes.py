@@ -14,6 +14,7 @@ The method and its reasons: design page "The heart of pruning". Only numpy is im
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Labels: TypeAlias = npt.NDArray[np.int64]
 Name: TypeAlias = Hashable
+
+MOST_LABELS = 1 << 26  # of one graph: half a gigabyte of them, and far more channels than any network has
 
 
 class CannotCouple(Exception):
@@ -151,8 +154,10 @@ class AxisLabels:
         return self._count
 
     def fresh(self, *shape: int) -> Labels:
-        """New labels, tied to nothing."""
-        size = int(np.prod(shape, dtype=np.int64))
+        """New labels, tied to nothing; raises CannotCouple where there would be more than memory is worth."""
+        size = math.prod(shape)
+        if self._count + size > MOST_LABELS:
+            raise CannotCouple(f"an axis of {size} elements, too many to tell apart")
         labels = np.arange(self._count, self._count + size, dtype=np.int64).reshape(shape)
         self._count += size
         return labels

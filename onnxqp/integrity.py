@@ -183,20 +183,23 @@ def _check_external(tensor: onnx.TensorProto, expected: int, path: Path | None) 
         raise ModelError(f"tensor {tensor.name!r} is in a file, but the model is not", hint="give the model's path")
     folder = path.parent.resolve()
     file = path.parent / location
-    if not location or not file.resolve().is_relative_to(folder):
+    try:
+        inside = bool(location) and file.resolve().is_relative_to(folder)
+        size = file.stat().st_size if inside and file.is_file() else None
+        offset, length = int(info.get("offset", 0)), int(info.get("length", expected))
+    except (OSError, ValueError) as err:  # a loop of links, a null character, a number that is none
+        raise ModelError(
+            f"where tensor {tensor.name!r} lies cannot be made out ({err})", where=str(path), hint="export it again"
+        ) from err
+    if not inside:
         raise ModelError(
             f"tensor {tensor.name!r} points outside the model's folder: {location!r}",
             where=str(path),
             hint="copy model and data into one folder, resolving links (`cp -L`)",
         )
-    try:
-        size = file.stat().st_size if file.is_file() else None
-        offset, length = int(info.get("offset", 0)), int(info.get("length", expected))
-    except (OSError, ValueError):
-        size = None
     if size is None:
         raise ModelError(
-            f"the external data file {location!r} is missing",
+            f"the external data file {location!r} is missing or no file",
             where=str(path),
             hint="the weights live in a second file: put it beside the model",
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -27,12 +29,11 @@ EMBED_LIMIT = 1_500_000_000
 # Weights that came in a file of their own go back into one, unless they are small.
 EXTERNAL_LIMIT = 64_000_000
 PROTOBUF_LIMIT = 2**31 - 1
+DENSE_LIMIT = 1 << 28  # elements of a sparse weight once it is unpacked
+_HINT = "export the model again, with dense weights"
 
 _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs", "a Git LFS pointer, not the model", "run `git lfs pull` to fetch the file"),
-    (0, b"<!DOCTYPE", "an HTML page, not a model", "the download failed: open the address in a browser"),
-    (0, b"<!doctype", "an HTML page, not a model", "the download failed: open the address in a browser"),
-    (0, b"<html", "an HTML page, not a model", "the download failed: open the address in a browser"),
     (0, b"PK\x03\x04", "a zip archive, probably a PyTorch checkpoint", "export it with torch.onnx.export first"),
     (0, b"\x80\x02", "a Python pickle, probably a PyTorch checkpoint", "export it with torch.onnx.export first"),
     (0, b"\x80\x04", "a Python pickle", "onnxqp never opens pickles: export the model to ONNX"),
@@ -79,6 +80,8 @@ def load(path: str | Path) -> ir.Model:
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
     """An onnx_ir model from a proto in memory, its nodes in topological order. Of its structure it believes `proto`."""
+    if proto.graph.sparse_initializer:
+        proto = _densified(proto)
     try:
         model = ir.from_proto(proto)
         if not all(map(_is_sorted, model.graphs())):
@@ -89,6 +92,27 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
             f"the model's structure is broken: {str(err).splitlines()[0][:200]}",
             hint="export the model again, or run onnx.checker on it",
         ) from err
+
+
+def _densified(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose sparse weights are dense ones, as every pass wants them."""
+    dense = onnx.ModelProto()
+    dense.CopyFrom(proto)
+    del dense.graph.sparse_initializer[:]
+    for sparse in proto.graph.sparse_initializer:
+        name, shape = sparse.values.name, tuple(sparse.dims)
+        if math.prod(shape) > DENSE_LIMIT:
+            raise UnsupportedError(
+                f"the sparse weight {name!r} of shape {list(shape)} is too large to unpack", hint=_HINT
+            )
+        try:
+            values, places = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+            array = np.zeros(shape, values.dtype)
+            array[np.unravel_index(places, shape) if places.ndim == 1 else tuple(places.T)] = values
+        except (ValueError, IndexError) as err:
+            raise ModelError(f"the sparse weight {name!r} contradicts itself: {err}", hint=_HINT) from err
+        dense.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return dense
 
 
 def _is_sorted(graph: ir.Graph) -> bool:
@@ -115,6 +139,9 @@ def _content(path: Path) -> bytes:
         raise ModelError("is no path", where=str(path), hint="check the path of the model") from err
     if not content:
         raise ModelError("the file is empty", where=str(path), hint="fetch or export it again")
+    if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
+        hint = "the download failed: open the address in a browser"
+        raise ModelError("this is an HTML page, not a model", where=str(path), hint=hint)
     for offset, magic, what, hint in _MAGIC:
         if content[offset : offset + len(magic)] == magic:
             raise ModelError(f"this is {what}", where=str(path), hint=hint)

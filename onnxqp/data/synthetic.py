@@ -12,6 +12,7 @@ How far the output ranges of convolutions then lie from those on photographs, as
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +24,14 @@ import numpy.typing as npt
 from onnxqp.data.check import is_float, is_string, show_shape
 from onnxqp.data.pixels import Layout, image_layout
 from onnxqp.data.samples import SampleSet
-from onnxqp.errors import UnsupportedError, UsageError
+from onnxqp.errors import ResourceError, UnsupportedError, UsageError
 from onnxqp.specs import Array, Feed, InputSpec
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 _IMAGE_SIDE = 224
 _SEQUENCE_LENGTH = 16
+_MOST_ELEMENTS = 1 << 28  # of one input: made in double precision, that is 2 GB
 _SMALL_LIMIT = 8  # integers of which nothing is known
 _SAMPLE_RATES = {"sr", "sample_rate", "sampling_rate"}
 _LENGTH_WORDS = re.compile(r"seq|len|time|step|frame|token|word|past|sample|width|height")
@@ -277,7 +279,8 @@ def synthesize(
 
     Pictures: natural-image-like noise of mean 0 and variance 1, or within `ranges[name]`. Other floats: normal noise.
     Integers: uniform in [0, limits[name]) (an embedding's rows), else small. Masks: ones. `shapes` fixes symbolic
-    shapes (`resolve_shapes`). UnsupportedError for inputs that are no tensors.
+    shapes (`resolve_shapes`). UnsupportedError for inputs that are no tensors, ResourceError for one of more than 2^28
+    elements.
     """
     for spec in inputs:
         if spec.dtype is None:
@@ -287,9 +290,14 @@ def synthesize(
             )
     if samples < 1:
         raise UsageError("--samples must be at least 1", hint="256 is the default")
-    source = SyntheticSource(
-        tuple(inputs), resolve_shapes(inputs, shapes or {}), samples, seed, dict(limits or {}), dict(ranges or {})
-    )
+    resolved = resolve_shapes(inputs, shapes or {})
+    for name, shape in resolved.items():
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise ResourceError(
+                f"input {name!r} of shape {show_shape(shape)} is too large to make up",
+                hint=f"fix smaller sizes with --shape {name}:1,… or give --data",
+            )
+    source = SyntheticSource(tuple(inputs), resolved, samples, seed, dict(limits or {}), dict(ranges or {}))
     return SampleSet(
         source,
         tuple(range(samples)),

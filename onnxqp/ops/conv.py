@@ -14,6 +14,7 @@ from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.grouped import couple_grouped
 from onnxqp.ops.join import dims_of, join, rank_of
 from onnxqp.ops.operator import Affine, Operator
+from onnxqp.ops.windows import convolution_fault
 from onnxqp.specs import Compute, Role
 
 
@@ -22,6 +23,9 @@ class Conv(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("Conv",)
     channels_first: ClassVar[bool] = True
+
+    def fault(self, node: ir.Node) -> str | None:
+        return convolution_fault(node, transposed=False)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)
@@ -57,6 +61,9 @@ class ConvTranspose(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("ConvTranspose",)
     channels_first: ClassVar[bool] = True
+
+    def fault(self, node: ir.Node) -> str | None:
+        return convolution_fault(node, transposed=True)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)

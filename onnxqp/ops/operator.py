@@ -44,6 +44,10 @@ class Operator:
     op_types: ClassVar[tuple[str, ...]] = ()  # "Conv", or "com.microsoft.FusedConv" outside the default domain
     quantized: ClassVar[bool] = False  # it occurs only in models that are quantized already
 
+    def fault(self, node: ir.Node) -> str | None:
+        """Why the node cannot be right, where onnxruntime opens the model all the same and fails when it runs."""
+        return None
+
     # ---- pruning
 
     channels_first: ClassVar[bool] = False  # input 0 is an image: channels on axis 1, the axes behind it are mixed

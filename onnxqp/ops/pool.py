@@ -10,6 +10,7 @@ from onnxqp.axes import AxisLabels, Reduction
 from onnxqp.ops import quantizing
 from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Operator
+from onnxqp.ops.windows import window_fault
 from onnxqp.specs import Compute, Role
 
 
@@ -18,6 +19,9 @@ class MaxPool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("MaxPool",)
     channels_first: ClassVar[bool] = True
+
+    def fault(self, node: ir.Node) -> str | None:
+        return window_fault(node)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
@@ -33,6 +37,9 @@ class AveragePool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("AveragePool", "LpPool")
     channels_first: ClassVar[bool] = True
+
+    def fault(self, node: ir.Node) -> str | None:
+        return window_fault(node)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_window(node, labels)
