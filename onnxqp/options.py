@@ -15,6 +15,7 @@ TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portab
 Method: TypeAlias = Literal["auto", "minmax", "percentile", "mse"]
 Allocation: TypeAlias = Literal["uniform", "global"]
 Criterion: TypeAlias = Literal["l1", "l2"]
+Recover: TypeAlias = Literal["auto", "none", "bias", "least-squares"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class PruneOptions:
     """How a model is pruned: exactly one of `ratio` and `threshold`.
 
     `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
-    by their group's mean score is below it. `round_to` None: the target's step (`auto`).
+    by their group's mean score is below it. `round_to` None: the target's step (`auto`). `recover` auto: least squares
+    with data of the user's, else the biases alone.
     """
 
     ratio: float | None = None
@@ -107,3 +109,4 @@ class PruneOptions:
     min_channels: int = 1
     target: TargetName = "auto"
     selection: Selection = field(default_factory=Selection)
+    recover: Recover = "auto"

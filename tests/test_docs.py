@@ -31,7 +31,7 @@ _WRITING = "--output --force --dry-run --no-validate --keep-failed"
 OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
     "quantize": f"--method --per-tensor {_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
-    "prune": "--ratio --threshold --allocation --criterion --round-to --min-channels "
+    "prune": "--ratio --threshold --allocation --criterion --round-to --min-channels --recover "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",

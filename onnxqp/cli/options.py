@@ -22,6 +22,7 @@ from onnxqp.options import (
     Method,
     PruneOptions,
     QuantizeOptions,
+    Recover,
     Selection,
     TargetName,
     WriteOptions,
@@ -125,6 +126,7 @@ def _prune_options(
     criterion: Criterion,
     round_to: int | None,
     min_channels: int,
+    recover: Recover,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     op_type: tuple[str, ...],
@@ -134,7 +136,7 @@ def _prune_options(
         given = "neither --ratio nor --threshold was" if ratio is None else "both --ratio and --threshold were"
         raise UsageError(f"{given} given", hint="give exactly one, for example --ratio 0.5 to remove half the channels")
     selection = Selection(include, exclude, op_type)
-    return PruneOptions(ratio, threshold, allocation, criterion, round_to, min_channels, target, selection)
+    return PruneOptions(ratio, threshold, allocation, criterion, round_to, min_channels, target, selection, recover)
 
 
 pruning = gathered(
@@ -188,6 +190,15 @@ pruning = gathered(
         default=1,
         show_default=True,
         help="Never leave a group fewer channels.",
+    ),
+    option(
+        WHAT,
+        "--recover",
+        type=click.Choice(get_args(Recover)),
+        default="auto",
+        show_default=True,
+        help="Refit what reads cut channels to what it computed before, on unlabelled samples. auto: least-squares "
+        "with --data, bias without.",
     ),
     *_selection,
 )

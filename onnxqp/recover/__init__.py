@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxqp.recover.reconstruct import Recovered, recover_model
+from onnxqp.recover.reconstruct import Recovered, recover_model, recovery_kind
 
-__all__ = ["Recovered", "recover_model"]
+__all__ = ["Recovered", "recover_model", "recovery_kind"]

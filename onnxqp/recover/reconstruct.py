@@ -9,7 +9,7 @@ initializers change, and biases are added; shapes and nodes stay, so that the pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from onnxqp.axes import Cut
 from onnxqp.model import clone
+from onnxqp.options import Recover
 from onnxqp.recover.layers import Layer, drop_idle, find_layers, shortcuts
 from onnxqp.recover.least_squares import Kind, refit
 from onnxqp.recover.moments import Moments
@@ -30,11 +31,12 @@ Array: TypeAlias = npt.NDArray[Any]
 Progress: TypeAlias = Callable[[int, int | None], None]
 Rows: TypeAlias = tuple[Array, Array]
 
-BUDGET = 384 * 2**20  # bytes of kept activations, for each of the two models
+BUDGET = 384 * 2**20  # bytes of samples, and of kept activations for each of the two models
 LARGEST = 4608  # inputs times taps of a layer that is refitted
 _HELD = 5  # every fifth sample is held out
 _ROWS = 16384  # rows to fit on, where there are so many...
 _PER_INPUT = 16  # ...or so many for every input, whatever is more...
+_BATCH = 1 << 22  # elements that are multiplied at once
 _WORK = 4e10  # ...within so many multiplications for one layer
 
 
@@ -46,11 +48,20 @@ class Recovered:
     recovery: Recovery
 
 
+def recovery_kind(asked: Recover, source: str) -> Kind | None:
+    """What is done for `--recover`: with made-up samples (`source` "synthetic") `auto` only trusts their means."""
+    if asked == "none":
+        return None
+    if asked == "auto":
+        return "least-squares" if source == "data" else "bias"
+    return asked
+
+
 def recover_model(
     original: ir.Model,
     pruned: ir.Model,
     cuts: Sequence[Cut],
-    feeds: Sequence[Feed],
+    feeds: Iterable[Feed],
     *,
     kind: Kind = "least-squares",
     seed: int = 0,
@@ -65,7 +76,8 @@ def recover_model(
     begun = time.perf_counter()
     model = clone(pruned)
     layers = {layer.node: layer for layer in find_layers(model, cuts)}
-    ours, theirs = Walk(model, feeds, budget=budget), Walk(original, feeds, budget=budget)
+    samples = _affordable(feeds)
+    ours, theirs = Walk(model, samples, budget=budget), Walk(original, samples, budget=budget)
     fitted = rejected = 0
     places = [layers[node] for node in ours.order if node in layers]
     for done, layer in enumerate(places):
@@ -74,7 +86,7 @@ def recover_model(
         source = theirs.node(layer.node.name or "")
         if source is None or layer.matrix().shape[1] > LARGEST:
             continue
-        pairs = _Pairs(layer, source, cuts, ours, theirs, len(feeds), seed)
+        pairs = _Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments()
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind)
         if found.kind is not None:
@@ -83,6 +95,18 @@ def recover_model(
         rejected += found.kind != kind
     drop_idle(list(layers.values()))
     return Recovered(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)))
+
+
+def _affordable(feeds: Iterable[Feed]) -> list[Feed]:
+    """As many samples as may be held at once; one at least."""
+    samples: list[Feed] = []
+    size = 0
+    for feed in feeds:
+        size += sum(array.nbytes for array in feed.values())
+        if samples and size > BUDGET:
+            break
+        samples.append(feed)
+    return samples
 
 
 class _Pairs:
@@ -111,17 +135,20 @@ class _Pairs:
 
     def moments(self) -> tuple[Moments, Moments]:
         """Of the samples to fit on, and of those held out."""
-        sets: list[Moments] = []
+        sets: tuple[Moments, ...] = ()
         for number, (x, y) in enumerate(self.rows()):
             if not sets:
                 origins = x.mean(axis=1, dtype=np.float64), y.mean(axis=1, dtype=np.float64)
-                sets = [Moments.about(*origins), Moments.about(*origins)]
+                sets = Moments.about(*origins), Moments.about(*origins)
+                waiting = _Batch(sets[0]), _Batch(sets[1])
             if self.samples >= _HELD:
-                sets[number % _HELD == _HELD - 1].update(x, y)
+                waiting[number % _HELD == _HELD - 1].add(x, y)
             else:
                 away = np.arange(x.shape[1]) % _HELD == _HELD - 1
-                sets[0].update(x[:, ~away], y[:, ~away])
-                sets[1].update(x[:, away], y[:, away])
+                waiting[0].add(x[:, ~away], y[:, ~away])
+                waiting[1].add(x[:, away], y[:, away])
+        for batch in waiting:
+            batch.flush()
         return sets[0], sets[1]
 
     def rows(self) -> Iterator[Rows]:
@@ -155,3 +182,24 @@ class _Pairs:
         if count >= positions:
             return np.arange(positions)
         return np.sort(self.random.choice(positions, count, replace=False))
+
+
+class _Batch:
+    """Rows that wait until there are enough for one product of a good size."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+        self.waiting: list[Rows] = []
+        self.size = 0
+
+    def add(self, x: Array, y: Array) -> None:
+        self.waiting.append((x, y))
+        self.size += x.size
+        if self.size >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            x, y = zip(*self.waiting, strict=True)
+            self.moments.update(np.concatenate(x, axis=1), np.concatenate(y, axis=1))
+        self.waiting, self.size = [], 0

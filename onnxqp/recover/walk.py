@@ -33,7 +33,6 @@ class Walk:
         self._order = early_order(model.graph)
         self._place = {node: place for place, node in enumerate(self._order)}
         self._nodes = {node.name: node for node in self._order}
-        self._start = 0
         self._kept: list[Arrays] = [dict(feed) for feed in feeds]
 
     @property
@@ -50,26 +49,25 @@ class Walk:
         return producer is None or self._place.get(producer, len(self._order)) < self._place[node]
 
     def run(self, node: ir.Node, taps: Sequence[ir.Value], *, through: bool = False) -> Iterator[Arrays]:
-        """For every sample the values `taps`, which are known before `node` (or, `through`, once it has run)."""
+        """For every sample the values `taps`, which are known before `node` (or, `through`, once it has run).
+
+        To be read to the end: values that are kept move on sample by sample.
+        """
         stop = self._place[node] + through
         names = list(dict.fromkeys(str(value.name) for value in taps))
         live = self._live(stop)
         wanted = list(dict.fromkeys([*names, *live]))
         session = self._piece(wanted)
-        kept: list[Arrays] | None = []
-        size = 0
-        for known in self._kept:
+        keep = False
+        for number, known in enumerate(self._kept):
             found = dict(known)
             if session is not None:
                 found |= session.run({spec.name: known[spec.name] for spec in session.inputs})
+            if not number:
+                keep = len(self._kept) * sum(found[name].nbytes for name in live) <= self._budget
+            if keep:  # at once: what was kept before is not needed again
+                self._kept[number] = {name: found[name] for name in live}
             yield {name: found[name] for name in names}
-            if kept is not None:
-                kept.append({name: found[name] for name in live})
-                size += sum(array.nbytes for array in kept[-1].values())
-                if size > self._budget:
-                    kept = None
-        if kept is not None:
-            self._kept, self._start = kept, stop
 
     def _live(self, stop: int) -> list[str]:
         """Values known before place `stop` that are needed from there on."""
