@@ -65,6 +65,8 @@ class Image:
         return self.b.op("Concat", x, y, axis=1), c + d
 
     def split(self, x: str, c: int) -> tuple[str, int]:
+        if c == 1:
+            return self.unary(x, c)
         at = self.data.draw(st.integers(1, c - 1))
         parts = self.b.op("Split", x, self.b.const([at, c - at]), count=2, axis=1)
         self.here.append((parts[0], at))
