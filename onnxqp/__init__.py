@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxqp.api import Result, bench, doctor, inspect, operators, prune, quantize, validate
+    from onnxqp.api import Result, bench, calibrate, doctor, inspect, operators, prune, quantize, validate
     from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from onnxqp.model import load, save
     from onnxqp.options import (
+        CalibrateOptions,
         DataOptions,
         Gates,
         MeasureOptions,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from onnxqp.report.records import Report
 
 __all__ = [
+    "CalibrateOptions",
     "DataError",
     "DataOptions",
     "Gates",
@@ -67,6 +69,7 @@ __all__ = [
     "WriteOptions",
     "__version__",
     "bench",
+    "calibrate",
     "dequantize_linear",
     "doctor",
     "inspect",
@@ -84,7 +87,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxqp.api": ("Result", "bench", "doctor", "inspect", "operators", "prune", "quantize", "validate"),
+    "onnxqp.api": ("Result", "bench", "calibrate", "doctor", "inspect", "operators", "prune", "quantize", "validate"),
     "onnxqp.elementary": ("QuantizedWeight", "prune_and_quantize"),
     "onnxqp.errors": (
         "DataError",
@@ -99,6 +102,7 @@ _HOMES = {
     ),
     "onnxqp.model": ("load", "save"),
     "onnxqp.options": (
+        "CalibrateOptions",
         "DataOptions",
         "Gates",
         "MeasureOptions",

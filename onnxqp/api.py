@@ -19,7 +19,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxqp import inventory, ops, soundness
+from onnxqp import calibration, inventory, ops, soundness
 from onnxqp import model as files
 from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
@@ -27,7 +27,16 @@ from onnxqp.evaluate.runnable import require_same_signature
 from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, gather_to_judge
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.normalize import normalize
-from onnxqp.options import DataOptions, Gates, MeasureOptions, PruneOptions, QuantizeOptions, TargetName, WriteOptions
+from onnxqp.options import (
+    CalibrateOptions,
+    DataOptions,
+    Gates,
+    MeasureOptions,
+    PruneOptions,
+    QuantizeOptions,
+    TargetName,
+    WriteOptions,
+)
 from onnxqp.prune import plan as plan_pruning
 from onnxqp.prune import prune_model
 from onnxqp.quantize import plan_quantization, quantize_model
@@ -104,15 +113,44 @@ def quantize(
         if job.write.dry_run:
             plan = plan_quantization(job.normal, options)
             return Result(None, run.report(input=job.summary(), quantization=plan.record()))
+        calibration.check_saved(options, job.write.force, [job.subject.path, job.path])
+        stored = calibration.stored(run, job.subject, options)
         inputs = job.inputs()
         with run.stage("quantize"):
-            feeds = Feeds(inputs.calibration, job.data_options.batch_size)
+            feeds, seed = Feeds(inputs.calibration, job.data_options.batch_size), job.data_options.seed
             advance = run.advance("quantize")
-            done = quantize_model(job.normal, feeds, options, seed=job.data_options.seed, progress=advance)
+            done = quantize_model(job.normal, feeds, options, statistics=stored, seed=seed, progress=advance)
         for warning in done.warnings:
             run.warn(warning)
-        calibration = inputs.calibration_record(options.method)
-        return job.finish(inputs, done.model, quantization=done.quantization, calibration=calibration)
+        calibration.save(done.statistics, job.subject, inputs, options, seed)
+        found = calibration.record(stored, inputs, options.method)
+        return job.finish(inputs, done.model, quantization=done.quantization, calibration=found)
+
+
+def calibrate(
+    model: ModelLike | None = None,
+    *,
+    options: CalibrateOptions,
+    data: DataLike | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Statistics of a model over samples, to a file that `quantize` reads; or several such files merged into one."""
+    data = data if data is not None else DataOptions()
+    run = Run("calibrate", _arguments(options, as_options(data)[0], model=model), progress=progress)
+    calibration.check(options, data, [model if isinstance(model, str | Path) else None])
+    summary = None
+    with run.memory:
+        subject = None if model is None else open_subject(model)
+        if options.merge:
+            statistics = calibration.merged(run, subject, options)
+        elif subject is None:
+            raise UsageError("no model to calibrate", hint="give an .onnx file, or files to merge")
+        else:
+            normal = _normalised(run, subject)
+            summary = subject.summary(count_macs(normal))
+            statistics = calibration.observed(run, subject, normal, data, options)
+        record = calibration.write(statistics, options)
+    return Result(None, run.report(input=summary, calibration=record))
 
 
 def prune(

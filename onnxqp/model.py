@@ -203,22 +203,27 @@ def to_bytes(model: ir.Model) -> bytes:
 # ---- writing ------------------------------------------------------------------------------------------------
 
 
-def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
-    """Refuse an output that is one of the inputs (also through links), that exists, or whose folder is missing."""
+def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = (), option: str = "--output") -> None:
+    """Refuse an output that is one of the inputs (also through links), that exists, or whose folder is missing.
+
+    `option` is what names it on the command line, for the hints.
+    """
     for other in inputs:
         if path.exists() and other.exists() and path.samefile(other):
-            raise UsageError(f"the output is the same file as {other}", where=str(path), hint="choose another --output")
+            raise UsageError(
+                f"the output is the same file as {other}", where=str(path), hint=f"choose another {option}"
+            )
     if path.is_dir():
-        raise OutputError("the output is a folder", where=str(path), hint="give a file name with --output")
+        raise OutputError("the output is a folder", where=str(path), hint=f"give a file name with {option}")
     if path.exists() and not force:
         raise OutputError(
-            "the output exists", where=str(path), hint="pass --force to replace it, or choose another --output"
+            "the output exists", where=str(path), hint=f"pass --force to replace it, or choose another {option}"
         )
     folder = path.parent
     if not folder.is_dir():
         raise OutputError("the output's folder does not exist", where=str(folder), hint="create it first")
     if not os.access(folder, os.W_OK):
-        raise OutputError("the output's folder cannot be written", where=str(folder), hint="choose another --output")
+        raise OutputError("the output's folder cannot be written", where=str(folder), hint=f"choose another {option}")
 
 
 def save(

@@ -84,12 +84,24 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """How a model is quantized."""
+    """How a model is quantized. `calibration` and `save_calibration` name files of statistics to read or to write."""
 
     method: Method = "auto"
     per_tensor: bool = False
     target: TargetName = "auto"
     selection: Selection = field(default_factory=Selection)
+    calibration: str | None = None
+    save_calibration: str | None = None
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Where statistics go, and of what: of shard I of N, every Nth sample from the Ith on; or `merge`, other files."""
+
+    output: str
+    shard: tuple[int, int] = (1, 1)
+    merge: tuple[str, ...] = ()
+    force: bool = False
 
 
 @dataclass(frozen=True)

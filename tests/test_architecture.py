@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("elementary", "gather", "inventory", "judge", "steps"),
+    ("calibration", "elementary", "gather", "inventory", "judge", "steps"),
     ("config", "data", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs"),

@@ -30,11 +30,13 @@ _JUDGING = "--eval --metric --output-name --max-drop --min-agreement --min-speed
 _WRITING = "--output --force --dry-run --no-validate --keep-failed"
 OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
-    "quantize": f"--method --per-tensor {_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
+    "quantize": "--method --per-tensor --calibration --save-calibration "
+    f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "prune": "--ratio --threshold --allocation --criterion --round-to --min-channels --recover "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",
+    "calibrate": f"--output --shard --merge --force {_DATA.replace(' --threads', '')} {_REPORTING}",
     "ops": "--json --debug --help",
     "doctor": "--json --debug --help",
 }

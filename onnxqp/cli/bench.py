@@ -20,7 +20,7 @@ from onnxqp.options import DataOptions, MeasureOptions
     ),
 )
 @click.argument("models", metavar="[MODEL]...", nargs=-1)
-@options.bench_data
+@options.feeds
 @options.timing
 @options.reporting
 def bench(models: tuple[str, ...], data: DataOptions, measure: MeasureOptions, screen: Screen) -> int:

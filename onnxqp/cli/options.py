@@ -10,11 +10,12 @@ from typing import Any, TypeAlias, cast, get_args
 import click
 
 from onnxqp.cli import settings
-from onnxqp.cli.parameters import Number, Option, Shape, Size, Step
+from onnxqp.cli.parameters import Number, Option, Shape, Shard, Size, Step
 from onnxqp.cli.screen import Screen, screen_of
 from onnxqp.errors import UsageError
 from onnxqp.options import (
     Allocation,
+    CalibrateOptions,
     Criterion,
     DataOptions,
     Gates,
@@ -99,8 +100,11 @@ def _quantize_options(
     exclude: tuple[str, ...],
     op_type: tuple[str, ...],
     target: TargetName,
+    calibration: str | None,
+    save_calibration: str | None,
 ) -> QuantizeOptions:
-    return QuantizeOptions(method, per_tensor, target, Selection(include, exclude, op_type))
+    selection = Selection(include, exclude, op_type)
+    return QuantizeOptions(method, per_tensor, target, selection, calibration, save_calibration)
 
 
 quantizing = gathered(
@@ -115,7 +119,42 @@ quantizing = gathered(
         help="How activation ranges follow from the calibration data. auto chooses per tensor.",
     ),
     switch(WHAT, "--per-tensor", help="One scale per weight instead of one per output channel."),
+    option(
+        WHAT,
+        "--calibration",
+        metavar="FILE",
+        help="Take activation statistics from a file of onnxqp calibrate or --save-calibration, not from --data.",
+    ),
+    option(WHAT, "--save-calibration", metavar="FILE", help="Keep the activation statistics in a .npz file."),
     *_selection,
+)
+
+
+def _calibrate_options(output: str, shard: tuple[int, int], merge: tuple[str, ...], force: bool) -> CalibrateOptions:
+    return CalibrateOptions(output, shard, merge, force)
+
+
+calibrating = gathered(
+    "how",
+    _calibrate_options,
+    option(WRITE, "-o", "--output", metavar="FILE", required=True, help="The .npz file to write."),
+    option(
+        WHAT,
+        "--shard",
+        type=Shard(),
+        metavar="I/N",
+        default="1/1",
+        show_default=True,
+        help="Only every Nth of the drawn samples, from the Ith on: one of N runs, for --merge.",
+    ),
+    option(
+        WHAT,
+        "--merge",
+        metavar="FILE...",
+        multiple=True,
+        help="Merge files of one model into one, as if all their samples had been seen in one run.",
+    ),
+    switch(WRITE, "--force", help="Replace an existing output."),
 )
 
 
@@ -296,7 +335,7 @@ def _bench_data(
     return DataOptions(data, None, settings.preprocessing(preprocess), samples, batch_size, seed, _shapes(shape))
 
 
-bench_data = gathered("data", _bench_data, _data, _preprocess, _samples, _batch_size, _seed, _shape)
+feeds = gathered("data", _bench_data, _data, _preprocess, _samples, _batch_size, _seed, _shape)
 
 _threads = option(
     MEASURE,

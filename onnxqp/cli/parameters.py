@@ -100,6 +100,20 @@ class Shape(click.ParamType[tuple[str, tuple[int, ...]]]):
         return name, tuple(int(part) for part in sizes)
 
 
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N, 1 <= I <= N."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", str(value).strip())
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"{value!r} is not I/N with 1 <= I <= N, as 2/4", param, ctx)
+        return int(found[1]), int(found[2])
+
+
 class Step(click.ParamType[int | None]):
     """A whole number of channels, or `auto` (None)."""
 

@@ -17,9 +17,10 @@ def check(
     models: Sequence[str] = (),
     data: Sequence[str | None] = (),
     output: str | None = None,
+    saved: str | None = None,
     reports: Sequence[str] = (),
 ) -> None:
-    """Refuse an output or a report that is a model, data, or another output.
+    """Refuse an output, saved statistics or a report that is a model, data, or another output.
 
     `data` are specifications as the user gave them: a path, or `file.py:function`. Raises UsageError for the same file
     twice and OutputError for a report that cannot be written where it should go.
@@ -27,7 +28,8 @@ def check(
     sources = [(Path(model), "the model") for model in models]
     sources += [(path, "data") for spec in data if spec for path in _data_paths(spec)]
     written: list[tuple[Path, str]] = []
-    for name, what in [*([(output, "--output")] if output else []), *((report, "--report") for report in reports)]:
+    outputs = [(output, "--output"), (saved, "--save-calibration"), *((report, "--report") for report in reports)]
+    for name, what in ((name, what) for name, what in outputs if name):
         path = Path(name)
         for other, role in [*sources, *written]:
             if _same(path, other) or (role == "data" and _inside(path, other)):

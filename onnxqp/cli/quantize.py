@@ -18,6 +18,7 @@ from onnxqp.options import DataOptions, Gates, MeasureOptions, QuantizeOptions, 
         "onnxqp quantize model.onnx --data images/ --preprocess imagenet",
         "onnxqp quantize model.onnx --data calib.npz --eval eval.npz --max-drop 0.5",
         "onnxqp quantize model.onnx --dry-run",
+        "onnxqp quantize model.onnx --calibration statistics.npz --method percentile",
         "onnxqp quantize --data feeds.py:calibration --report report.md --report report.xml",
     ),
 )
@@ -44,7 +45,13 @@ def quantize(
     from onnxqp import api
 
     source = the_model(model)
-    paths.check(models=[source], data=[data.data, data.eval], output=write.output, reports=screen.reports)
+    paths.check(
+        models=[source],
+        data=[data.data, data.eval, how.calibration],
+        output=write.output,
+        saved=how.save_calibration,
+        reports=screen.reports,
+    )
     with screen.progress() as progress:
         result = api.quantize(
             source, options=how, data=data, measure=measure, gates=gates, write=write, progress=progress

@@ -20,7 +20,8 @@ def explain(error: click.ClickException) -> UsageError:
     if isinstance(error, click.NoSuchOption):
         return UsageError(f"no such option: {error.option_name}", hint=_option_hint(error.option_name, context) or hint)
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        name = error.param.human_readable_name
+        option = isinstance(error.param, click.Option)
+        name = max(error.param.opts, key=len) if option else error.param.human_readable_name
         return UsageError(f"{name} is missing", hint=_pieces(context) or hint)
     if isinstance(error, click.BadParameter) and error.param is not None:
         return _bad_value(error, error.param, hint)

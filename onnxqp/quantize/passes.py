@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, collect
-from onnxqp.calibrate.observers import ChannelMean, Histogram, MinMax, Together
+from onnxqp.calibrate.observers import Histogram, MinMax
 from onnxqp.calibrate.ranges import METHODS, Range, minmax
+from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
 from onnxqp.model import clone
@@ -31,18 +32,18 @@ from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
-from onnxqp.specs import Feed, Observed
-from onnxqp.targets import resolve
+from onnxqp.specs import Compute, Feed, Observed
+from onnxqp.targets import TARGETS, resolve
 
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """The quantized model, the report's section, and what calibration found: range and samples."""
+    """The quantized model, the report's section, and what calibration found."""
 
     model: ir.Model
     quantization: Quantization
     ranges: dict[str, Range]
-    samples: int
+    statistics: Statistics
     warnings: list[str] = field(default_factory=list)
 
 
@@ -59,15 +60,31 @@ def plan_quantization(model: ir.Model, options: QuantizeOptions) -> Quantization
     return make_plan(annotation, decide(annotation, target), target)
 
 
+def observe_model(
+    model: ir.Model, samples: Iterable[Feed], options: QuantizeOptions, *, progress: Progress | None = None
+) -> Statistics:
+    """Statistics of every value that quantizing this normalised model may want, whatever the target."""
+    _refuse_quantized(model)
+    _refuse_not_finite(model)
+    work = clone(model)
+    _prepare(work, options)
+    values, channels = _observable(work, options)
+    return observe(work, samples, values, channels, progress=progress)
+
+
 def quantize_model(
     model: ir.Model,
     samples: Iterable[Feed],
     options: QuantizeOptions,
     *,
+    statistics: Statistics | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
+
+    `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
+    those that the result holds are of every value that another run may want.
 
     Raises UnsupportedError for a model that is quantized already or in which nothing can be, ModelError for weights
     that are not finite, DataError for samples that do not fit.
@@ -79,13 +96,14 @@ def quantize_model(
     _prepare(work, options)
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
     annotation = annotate(work, target, options.selection)
-    elements = _elements(work, annotation, repeatable)
+    elements = _elements(work, annotation, repeatable, statistics)
     plan = make_plan(annotation, decide(annotation, target, elements), target)
-    histograms = {name: Histogram() for name in _observed(annotation, plan)}
-    channels = {weight.input_value: ChannelMean(weight.channels) for weight in plan.weights}
-    observers = {name: Together(histogram, *_present(channels.get(name))) for name, histogram in histograms.items()}
-    observers |= {name: Together(mean) for name, mean in channels.items() if name not in histograms}
-    count = collect(work, repeatable, observers, progress=progress) if observers else 0
+    values, channels = _observed(annotation, plan), {weight.input_value: weight.channels for weight in plan.weights}
+    if statistics is None:
+        every = _observable(work, options) if options.save_calibration is not None else (values, channels)
+        statistics = observe(work, repeatable, *every, progress=progress)
+    statistics.require_values(values, channels)
+    histograms = {name: statistics.histograms[name] for name in values}
     warnings = []
     for name in _not_finite(histograms):
         warnings.append(f"{name} holds NaN or infinity in calibration: the nodes around it stay in float")
@@ -95,7 +113,7 @@ def quantize_model(
     )
     method = METHODS[options.method]
     parameters = activation_parameters(plan.values, histograms, lambda name, histogram: method(histogram))
-    means = {name: observer.mean for name, observer in channels.items() if observer.mean is not None}
+    means = {name: mean for name in channels if (mean := statistics.means[name].mean) is not None}
     inserted = insert(work, plan, parameters, means=means, per_tensor=options.per_tensor)
     untouched = _excluded(work, options)
     at_rest = store_at_rest(work, untouched)
@@ -112,7 +130,7 @@ def quantize_model(
         bias_corrected=inserted.bias_corrected,
     )
     ranges = {name: own.range for name, own in parameters.items()}
-    return QuantizeResult(work, record, ranges, count, warnings)
+    return QuantizeResult(work, record, ranges, statistics, warnings)
 
 
 # ---- before ------------------------------------------------------------------------------------------------------
@@ -158,10 +176,14 @@ def _excluded(model: ir.Model, options: QuantizeOptions) -> set[str]:
 # ---- calibration ------------------------------------------------------------------------------------------------
 
 
-def _elements(model: ir.Model, annotation: Annotation, samples: Iterable[Feed]) -> dict[str, int]:
+def _elements(
+    model: ir.Model, annotation: Annotation, samples: Iterable[Feed], statistics: Statistics | None
+) -> dict[str, int]:
     """Element counts of one sample, observed where shapes leave them open beyond the first axis; else empty."""
     if all(None not in (dims(value) or (None, None))[1:] for value in annotation.values()):
         return {}
+    if statistics is not None:
+        return {name: each.count // max(statistics.samples, 1) for name, each in statistics.histograms.items()}
     observers = {value.name or "": MinMax() for value in annotation.values()}
     collect(model, itertools.islice(samples, 1), observers)
     return {name: observer.count for name, observer in observers.items()}
@@ -173,8 +195,17 @@ def _observed(annotation: Annotation, plan: QuantizationPlan) -> list[str]:
     return [name for name, spec in plan.values.items() if isinstance(spec, Observed) or name not in moved]
 
 
-def _present(observer: ChannelMean | None) -> list[ChannelMean]:
-    return [] if observer is None else [observer]
+def _observable(model: ir.Model, options: QuantizeOptions) -> tuple[list[str], dict[str, int]]:
+    """Every value that some target may quantize, and the axis along which the weights behind it have channels."""
+    values: dict[str, None] = {}
+    channels: dict[str, int] = {}
+    for target in TARGETS.values():
+        annotation = annotate(model, target, options.selection)
+        values |= dict.fromkeys(value.name or "" for value in annotation.values())
+        for unit in annotation.units:
+            if isinstance(unit.role, Compute) and unit.role.weight is not None:
+                channels[unit.inputs[0][1].name or ""] = unit.role.channels
+    return list(values), channels
 
 
 def _not_finite(histograms: Mapping[str, Histogram]) -> list[str]:

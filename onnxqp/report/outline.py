@@ -30,7 +30,7 @@ Tone: TypeAlias = Literal["plain", "good", "bad", "quiet"]
 Row: TypeAlias = tuple[str, ...]
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
-_WRITING = ("quantize", "prune")  # commands that write a model
+_WRITING = ("quantize", "prune", "calibrate")  # commands that write a file
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
 
 
@@ -57,6 +57,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
         *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
         *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
+        *(_ranges(report.calibration, every) if report.calibration else ()),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),
     ]
@@ -199,6 +200,15 @@ def _calibration_lines(calibration: Calibration | None) -> Iterator[Line]:
     source = "synthetic inputs" if calibration.source == "synthetic" else "samples of the data"
     held = f", {calibration.held_back} held back" if calibration.held_back else ""
     yield Line(f"calibrated on {calibration.samples} {source}{held}, method {calibration.method}", "quiet")
+
+
+def _ranges(calibration: Calibration, every: bool) -> Iterator[Block]:
+    ranges = calibration.ranges or {}
+    if every and ranges:
+        rows = tuple((name, text.number(low), text.number(high)) for name, (low, high) in ranges.items())
+        yield Block("ranges", ("value", "lowest", "highest"), rows)
+    elif ranges:
+        yield Block("", lines=(Line(f"statistics of {text.plural(len(ranges), 'value')}"),))
 
 
 # ---- inspect -------------------------------------------------------------------------------------------------
@@ -423,6 +433,8 @@ def _closing(report: Report) -> Iterator[Block]:
 def _outcome(report: Report) -> str:
     if report.arguments.get("dry_run"):
         return "dry run: nothing written"
+    if report.command == "calibrate":
+        return f"wrote {report.arguments['output']}"
     if report.output is None or not (report.passed or report.arguments.get("keep_failed")):
         return "nothing written"
     return f"wrote {report.output.path}"
