@@ -21,7 +21,6 @@ from onnxqp.targets import Kernel, Move, Target, Work
 MARGIN = 1.05  # int8 must promise this much; a tie is not worth its rounding errors
 HEAD_SHARE = 0.1  # share of the model's time that int8 must save in a node that writes a graph output
 POOLED = 4  # an operator that shrinks its input by this factor averages rounding errors away
-CHOSEN_NS = 1e12  # what leaving a node in float costs that the user named
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,8 @@ class _Decider:
         numbers: dict[Unit, int] = {}
         for unit, (as_float, as_integer) in costs.items():
             penalty = HEAD_SHARE * total if unit in heads else 0.0
-            numbers[unit] = partition.node(
-                as_float + (CHOSEN_NS if unit.chosen and not unit.moves else 0.0), MARGIN * as_integer + penalty
-            )
+            chosen = unit.chosen and not (unit.moves or unit.kernel.follows)  # by name: whatever it costs
+            numbers[unit] = partition.node(FORBIDDEN if chosen else as_float, MARGIN * as_integer + penalty)
         for value in self.annotation.values():
             self._borders(value, numbers, partition)
         states = partition.solve()
@@ -160,17 +158,19 @@ class _Decider:
         for unit in reversed(integer):
             only_follows = unit.moves or unit.kernel.follows
             read = any(reader in kept for value in unit.outputs for reader in self.annotation.read_by.get(value, ()))
-            if only_follows and not read and not (unit.chosen and not unit.moves):
+            if only_follows and not read:
                 kept.discard(unit)
                 self.reasons[unit.node.name or ""] = "nothing behind it runs on integers"
         return kept
 
     def _explain(self, unit: Unit, cost: tuple[float, float], head: bool) -> str:
-        as_float, as_integer = (ns / 1000 for ns in cost)
+        as_float, as_integer = cost[0] / 1000, cost[1] / 1000
         if isinstance(unit.kernel, Kernel) and not unit.kernel.follows and as_integer * MARGIN < as_float:
             if head:
                 return "it writes an output of the model, and int8 would save too little time to round that"
-            return f"int8 would save {as_float - as_integer:.0f} us here and lose more on entering and leaving"
+            saved = f"{as_float - as_integer:.2g}"
+            return f"int8 would save about {saved} us here and lose more on entering and leaving"
         if unit.kernel.follows:
             return "the nodes around it stay in float"
-        return f"not faster in int8 on {self.target.name}: estimated {as_integer:.0f} us against {as_float:.0f} us"
+        estimate = f"{as_integer:.2g} us against {as_float:.2g} us"
+        return f"not faster in int8 on {self.target.name}, by the table: {estimate}"

@@ -1,0 +1,249 @@
+"""Each operator between integer kernels: it fuses as the table says, and the result stays close to float."""
+
+import numpy as np
+import pytest
+from quantize_graphs import Graph, kernels, sqnr_db
+
+from onnxqp.options import QuantizeOptions, Selection
+from onnxqp.quantize import quantize_model
+
+EVERYTHING = Selection(include=("*",))  # names every node, so that no cost keeps it in float
+
+
+def run(graph, *outputs, options=None, target="x64-vnni", opset=17):
+    model = graph.model(*outputs, opset=opset)
+    result = quantize_model(model, graph.samples(), options or QuantizeOptions(target=target, selection=EVERYTHING))
+    assert result.quantization.unfused == []
+    assert result.quantization.nodes_fused == result.quantization.nodes_quantized
+    return model, result
+
+
+def between(operator, opset=17):
+    """conv + relu -> operator -> conv + relu; the quantized model's kernels, and its distance from float."""
+    graph = Graph()
+    value = operator(graph, graph.conv_relu(graph.name))
+    last = graph.conv_relu(value) if isinstance(value, str) else graph.conv_relu(value[0], into=value[1])
+    model, result = run(graph, last, opset=opset)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+    return kernels(result.model)
+
+
+I64 = {"dtype": np.int64}
+
+ARITHMETIC = {
+    "QLinearAdd": lambda g, x: g.op("Add", x, g.conv_relu(x)),
+    "QLinearMul": lambda g, x: g.op("Mul", x, g.conv_relu(x)),
+    "QLinearSigmoid": lambda g, x: g.op("Sigmoid", g.conv(x)),
+    "QLinearLeakyRelu": lambda g, x: g.op("LeakyRelu", g.conv(x), alpha=0.1),
+    "QLinearConcat": lambda g, x: (g.op("Concat", x, g.conv_relu(x, out=32), axis=1), 48),
+    "QLinearGlobalAveragePool": lambda g, x: g.op("GlobalAveragePool", x),
+    "NhwcMaxPool": lambda g, x: g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]),
+}
+
+
+@pytest.mark.parametrize("kernel", ARITHMETIC)
+def test_arithmetic_runs_as_its_integer_kernel(kernel):
+    found = between(ARITHMETIC[kernel])
+    assert kernel in found
+    assert "Conv" not in found
+    assert "FusedConv" not in found
+
+
+MOVEMENTS = {
+    "Transpose": lambda g, x: g.op("Transpose", x, perm=[0, 1, 3, 2]),
+    "Reshape": lambda g, x: g.op("Reshape", x, g.constant(np.array([1, 16, 6, 24]))),
+    "Slice": lambda g, x: g.op("Slice", x, *(g.constant(np.array([n])) for n in (1, 11, 2, 2))),
+    "Split": lambda g, x: (
+        g.op("Concat", *reversed(g.op("Split", x, g.constant(np.array([8, 8])), outputs=2, axis=1)), axis=1),
+        16,
+    ),
+    "Gather": lambda g, x: (g.op("Gather", x, g.constant(np.array([3, 1, 2, 0])), axis=1), 4),
+    "Squeeze": lambda g, x: g.op("Unsqueeze", g.op("Squeeze", x, g.constant(np.array([0]))), g.constant(np.array([0]))),
+    "Tile": lambda g, x: g.op("Tile", x, g.constant(np.array([1, 1, 2, 1]))),
+    "Expand": lambda g, x: g.op("Expand", x, g.constant(np.array([2, 16, 12, 12]))),
+    "Resize": lambda g, x: g.op("Resize", x, "", g.constant(np.array([1, 1, 2, 2], np.float32)), mode="nearest"),
+    "DepthToSpace": lambda g, x: (g.op("DepthToSpace", x, blocksize=2), 4),
+    "Pad": lambda g, x: (
+        g.op("Pad", x, g.constant(np.array([0, 1, 0, 0, 0, 1, 0, 0])))
+        and (g.op("Slice", g.nodes[-1].output[0], *(g.constant(np.array([n])) for n in (1, 17, 1))), 16)
+    ),
+}
+
+
+@pytest.mark.parametrize("operator", MOVEMENTS)
+def test_movements_stay_on_integers(operator):
+    found = between(MOVEMENTS[operator])
+    inner = found[found.index("QLinearConv") : len(found) - found[::-1].index("QLinearConv")]
+    assert not {"QuantizeLinear", "DequantizeLinear", "Conv"} & set(inner)
+
+
+@pytest.mark.parametrize("fill", [None, 0.0, 0.7, -0.4])
+def test_pad_on_integers_fills_with_its_constant(fill):
+    graph = Graph()
+    operands = [] if fill is None else [graph.constant(np.float32(fill))]
+    sizes = graph.constant(np.array([0, 2, 1, 1, 0, 2, 1, 1]))
+    padded = graph.op("Pad", graph.conv(graph.name), sizes, *operands)
+    model, result = run(graph, graph.conv(padded, into=20))
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+    assert not any(note.op_type == "Pad" for note in result.quantization.left_float)
+
+
+ACTIVATIONS = {
+    "Relu": lambda g, x: g.op("Relu", x),
+    "Relu6": lambda g, x: g.op("Clip", x, g.constant(np.float32(0)), g.constant(np.float32(0.8))),
+    "two-sided": lambda g, x: g.op("Clip", x, g.constant(np.float32(-0.4)), g.constant(np.float32(0.6))),
+    "no lower bound": lambda g, x: g.op("Clip", x, "", g.constant(np.float32(0.5))),
+    "twice": lambda g, x: g.op("Clip", g.op("Relu", x), "", g.constant(np.float32(0.5))),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("maker", ["conv", "add"])
+def test_clipping_activations_are_absorbed(activation, maker):
+    graph = Graph()
+    x = graph.conv(graph.name)
+    if maker == "add":
+        x = graph.op("Add", x, graph.conv(graph.name))
+    last = graph.conv(ACTIVATIONS[activation](graph, x))
+    model, result = run(graph, last)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+    assert not {"Relu", "Clip", "Conv"} & set(kernels(result.model))
+
+
+@pytest.mark.parametrize("group", [1, 4, 16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("target", ["x64-vnni", "x64-avx2", "arm64", "portable"])
+def test_convolutions_of_all_groups(group, bias, target):
+    graph = Graph()
+    last = graph.conv(graph.conv_relu(graph.name, group=group, bias=bias), group=group, bias=bias)
+    model, result = run(graph, last, target=target)
+    assert kernels(result.model).count("QLinearConv") == 2
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+    safe = target in ("x64-avx2", "portable") and group < 16
+    assert (result.quantization.weights_made_safe > 0) == safe
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_convolutions_over_one_and_three_axes(rank):
+    graph = Graph((1, 8, *[9] * rank))
+    w = graph.constant(graph.rng.normal(0, 0.2, (16, 8, *[3] * rank)).astype(np.float32))
+    model, result = run(graph, graph.op("Conv", graph.name, w))
+    assert "QLinearConv" in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("bias", ["vector", "row", "scalar", "none"])
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (0.5, 2.0)])
+def test_gemm(transposed, bias, factors):
+    graph = Graph((4, 32))
+    array = graph.rng.normal(0, 1, {"vector": 24, "row": (1, 24), "scalar": (), "none": 0}[bias]).astype(np.float32)
+    w = graph.matrix(32, 24) if not transposed else graph.matrix(24, 32)
+    operands = [w] if bias == "none" else [w, graph.constant(array)]
+    y = graph.op("Gemm", graph.name, *operands, transB=transposed, alpha=factors[0], beta=factors[1])
+    model, result = run(graph, y)
+    assert kernels(result.model) == ["QuantizeLinear", "QGemm"]  # and floats come straight out of it
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+@pytest.mark.parametrize("shape", [(4, 32), ("n", 32), (2, 4, 32), ("n", 4, 32)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("behind", ["Relu", "Softmax", None])
+def test_matmul_needs_no_integer_output(shape, bias, behind):
+    graph = Graph(shape)
+    y = graph.op("MatMul", graph.name, graph.matrix(32, 24))
+    if bias:
+        y = graph.op("Add", y, graph.constant(graph.rng.normal(0, 1, 24).astype(np.float32)))
+    if behind:
+        y = graph.op(behind, y)
+    model, result = run(graph, y)
+    found = kernels(result.model)
+    assert {"QGemm", "MatMulIntegerToFloat"} & set(found)
+    assert not {"MatMul", "Gemm", "FusedGemm"} & set(found)
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+def test_matmul_between_integers_has_an_integer_output():
+    graph = Graph((4, 32))
+    y = graph.op("MatMul", graph.op("MatMul", graph.name, graph.matrix(32, 32)), graph.matrix(32, 24))
+    model, result = run(graph, y)
+    assert kernels(result.model) == ["QuantizeLinear", "QLinearMatMul", "MatMulIntegerToFloat"]
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+def test_a_batch_of_matrices_is_quantized_per_tensor():
+    graph = Graph((3, 4, 8))
+    w = graph.constant(graph.rng.normal(0, 1, (3, 8, 5)).astype(np.float32))
+    model, result = run(graph, graph.op("MatMul", graph.name, w))
+    assert "MatMulIntegerToFloat" in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+@pytest.mark.parametrize("operator", ["Add", "Mul"])
+def test_a_constant_operand_becomes_uint8(operator):
+    graph = Graph()
+    c = graph.constant(graph.rng.uniform(-1, 1, (1, 16, 12, 12)).astype(np.float32))
+    model, result = run(graph, graph.conv(graph.op(operator, graph.conv_relu(graph.name), c)))
+    assert f"QLinear{operator}" in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_silu_runs_on_integers_throughout():
+    graph = Graph()
+    x = graph.conv(graph.name)
+    model, result = run(graph, graph.conv(graph.op("Mul", x, graph.op("Sigmoid", x))))
+    found = kernels(result.model)
+    assert found.count("QLinearConv") == 2
+    assert {"QLinearSigmoid", "QLinearMul"} <= set(found)
+    assert sqnr_db(model, result.model, graph.samples()) > 26
+
+
+def test_a_float_operator_between_convolutions_keeps_both_integer():
+    graph = Graph()
+    model, result = run(graph, graph.conv(graph.op("HardSwish", graph.conv(graph.name))), opset=17)
+    assert kernels(result.model).count("QLinearConv") == 2
+    assert any(note.op_type == "HardSwish" for note in result.quantization.left_float)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_an_output_of_the_model_keeps_its_name_and_type():
+    graph = Graph()
+    first = graph.conv_relu(graph.name)
+    last = graph.conv(first)
+    model, result = run(graph, first, last)
+    assert [value.name for value in result.model.graph.outputs] == [value.name for value in model.graph.outputs]
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_a_float_max_pool_before_integers_is_not_dragged_along():
+    graph = Graph((1, 3, 32, 32))
+    pooled = graph.op("MaxPool", graph.op("Tanh", graph.name), kernel_shape=[3, 3], strides=[2, 2])
+    model, result = run(graph, graph.conv(graph.conv_relu(pooled, into=3)))
+    found = kernels(result.model)
+    assert found.index("MaxPool") < found.index("QuantizeLinear")
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_zero_padding_is_the_convolutions_own():
+    graph = Graph()
+    padded = graph.op("Pad", graph.conv_relu(graph.name), graph.constant(np.array([0, 0, 0, 1, 0, 0, 1, 0])))
+    model, result = run(graph, graph.conv(padded))
+    assert "Pad" not in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_per_tensor_weights():
+    graph = Graph()
+    options = QuantizeOptions(target="x64-vnni", per_tensor=True, selection=EVERYTHING)
+    model, result = run(graph, graph.conv(graph.conv_relu(graph.name)), options=options)
+    scales = [v for v in result.model.graph.initializers.values() if v.name.endswith("_scale")]
+    assert all(v.const_value.shape.rank() == 0 for v in scales)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+@pytest.mark.parametrize("method", ["auto", "minmax", "percentile", "mse"])
+def test_every_method(method):
+    graph = Graph()
+    options = QuantizeOptions(target="x64-vnni", method=method, selection=EVERYTHING)
+    model, result = run(graph, graph.conv(graph.conv_relu(graph.name)), options=options)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
