@@ -57,7 +57,6 @@ class Grouping:
     roots: Labels  # the class of every label
     groups: tuple[ChannelGroup, ...]
     pinned: tuple[PinnedGroup, ...]
-    pinned_channels: int
 
     def without(self, group: ChannelGroup, reason: str) -> Grouping:
         """The same, with one group pinned."""
@@ -88,7 +87,7 @@ def find_groups(graph: ir.Graph, labels: AxisLabels, selection: Selection, order
     held = [pin for _, pin in pins] + [Pin("", "", "every block must lose as many, and one cannot")]
     group_of = _number_groups(np.flatnonzero(free & (pin_of < 0)), signature, [built for _, built in bound])
     groups = _make_groups(slots, group_of, bound, score)
-    return Grouping(roots, groups, *_make_pinned(slots, pin_of, signature, held))
+    return Grouping(roots, groups, _make_pinned(slots, pin_of, signature, held))
 
 
 def _left_out(slots: Slots, selection: Selection) -> list[tuple[Labels, Pin]]:
@@ -150,13 +149,13 @@ def _bundles(classes: Labels, bound: Sequence[tuple[Component, list[Labels]]], s
 
 def _make_pinned(
     slots: Slots, pin_of: Labels, signature: npt.NDArray[np.uint64], pins: Sequence[Pin]
-) -> tuple[tuple[PinnedGroup, ...], int]:
-    """Pinned classes that some weight produces, by weights and reason; and how many there are."""
+) -> tuple[PinnedGroup, ...]:
+    """Pinned classes that some weight produces, by weights and reason."""
     producers = np.array([slot.produced for slot in slots.slots], np.bool_)
     held = np.unique(slots.channel[producers[slots.slot]] if len(producers) else slots.channel)
     held = held[pin_of[held] >= 0]
     if not len(held):
-        return (), 0
+        return ()
     keys = np.stack([signature[held], pin_of[held].astype(np.uint64)])
     _, first, place = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     number_of = np.full(len(pin_of), -1, np.int64)
@@ -166,7 +165,7 @@ def _make_pinned(
     return tuple(
         PinnedGroup(names.new(members), list(_nodes(members)), reasons[number])
         for number, members in slots.by(number_of).items()
-    ), len(held)
+    )
 
 
 def _nodes(members: Sequence[Slot]) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class Plan:
     labels: AxisLabels
     grouping: Grouping
     chosen: tuple[tuple[Bundle, ...], ...]  # per group
+    score_kind: str  # the criterion
 
     @property
     def cut(self) -> Cut:
@@ -70,14 +71,13 @@ class Plan:
             (group, group.size, group.size - sum(len(bundle.classes) for bundle in bundles))
             for group, bundles in zip(self.grouping.groups, self.chosen, strict=True)
         ]
-        held = self.grouping.pinned_channels
         macs, size = count_macs(self.model), parameters(self.model)
         return Pruning(
-            channels_before=held + sum(before for _, before, _ in counts),
-            channels_after=held + sum(after for _, _, after in counts),
+            channels_before=sum(before for _, before, _ in counts),
+            channels_after=sum(after for _, _, after in counts),
             macs_ratio=count_macs(pruned) / macs if pruned is not None and macs else None,
             params_ratio=parameters(pruned) / size if pruned is not None and size else 1.0,
-            groups=[Group(g.id, list(g.members), before, after, "norm") for g, before, after in counts],
+            groups=[Group(g.id, list(g.members), before, after, self.score_kind) for g, before, after in counts],
             pinned=list(self.grouping.pinned),
             proof=proof,
         )
@@ -89,7 +89,7 @@ def plan(model: ir.Model, options: PruneOptions, *, step: int = 16) -> Plan:
     labels = label_axes(model.graph)
     grouping = find_groups(model.graph, labels, options.selection, 1 if options.criterion == "l1" else 2)
     chosen = tuple(tuple(bundles) for bundles in choose(grouping.groups, options, step))
-    return _spare_last(Plan(model, labels, grouping, chosen))
+    return _spare_last(Plan(model, labels, grouping, chosen, options.criterion))
 
 
 def check(options: PruneOptions) -> None:

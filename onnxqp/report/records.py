@@ -165,7 +165,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Pruning:
-    channels_before: int
+    channels_before: int  # of the prunable groups
     channels_after: int
     macs_ratio: float | None  # after / before
     params_ratio: float  # after / before

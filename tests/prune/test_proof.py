@@ -231,7 +231,7 @@ def test_plan_is_a_report_without_cutting() -> None:
     assert [(group.before, group.after) for group in record.groups] == [(8, 4), (8, 4)]
     assert [entry.reason for entry in record.pinned] == ["graph output 'v2_0'", "graph output 'v5_0'"]
     assert record.proof is None
-    assert plan(b.model(*outputs(b)), PruneOptions(ratio=0.0), step=1).record.channels_before == 24
+    assert plan(b.model(*outputs(b)), PruneOptions(ratio=0.0), step=1).record.channels_before == 16
 
 
 def test_scores_prefer_weak_filters() -> None:
