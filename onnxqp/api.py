@@ -40,6 +40,7 @@ from onnxqp.options import (
 from onnxqp.prune import plan as plan_pruning
 from onnxqp.prune import prune_model
 from onnxqp.quantize import plan_quantization, quantize_model
+from onnxqp.recover import recover_model, recovery_kind
 from onnxqp.report.records import ModelLatency, ModelSummary, Report, Size
 from onnxqp.runtime import Session, ceilings, cpu, versions
 from onnxqp.steps import (
@@ -163,7 +164,7 @@ def prune(
     write: WriteOptions | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Structured pruning: normalise, group coupled channels, choose, cut, prove, measure, write."""
+    """Structured pruning: normalise, group coupled channels, choose, cut, prove, recover, measure, write."""
     one_of(ratio=options.ratio, threshold=options.threshold)
     job = _Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
     run = job.run
@@ -177,7 +178,15 @@ def prune(
             done = prune_model(job.normal, inputs.some(_TRIAL_FEEDS), options, step=step, seed=job.data_options.seed)
         for warning in done.warnings:
             run.warn(warning)
-        return job.finish(inputs, done.model, pruning=done.pruning)
+        kind = recovery_kind(options.recover, inputs.calibration.source)
+        if kind is None:
+            return job.finish(inputs, done.model, pruning=done.pruning)
+        with run.stage("recover"):
+            feeds = Feeds(inputs.calibration, job.data_options.batch_size)
+            advance, seed = run.advance("recover"), job.data_options.seed
+            mended = recover_model(job.normal, done.model, [done.cut], feeds, kind=kind, seed=seed, progress=advance)
+        pruning = dataclasses.replace(done.pruning, recovery=mended.recovery)
+        return job.finish(inputs, mended.model, pruning=pruning, calibration=inputs.calibration_record(kind))
 
 
 def validate(
@@ -396,6 +405,9 @@ def _normalised(run: Run, subject: Subject) -> ir.Model:
         normal = files.clone(subject.model)
         for note in normalize(normal):
             run.warn(f"{note.subject}: {note.reason}")
+        soundness.check_nodes(normal, subject.path)  # more shapes are known now
+    for dropped in normal.meta.get("dropped", ()):
+        run.warn(f"the result has no {dropped}: it is for inference")
     return normal
 
 
