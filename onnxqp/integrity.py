@@ -185,7 +185,7 @@ def _check_external(tensor: onnx.TensorProto, expected: int, path: Path | None) 
     file = path.parent / location
     try:
         inside = bool(location) and file.resolve().is_relative_to(folder)
-        size = file.stat().st_size if inside and file.is_file() else None
+        found = file.stat() if inside and file.is_file() else None
         offset, length = int(info.get("offset", 0)), int(info.get("length", expected))
     except (OSError, ValueError) as err:  # a loop of links, a null character, a number that is none
         raise ModelError(
@@ -197,15 +197,22 @@ def _check_external(tensor: onnx.TensorProto, expected: int, path: Path | None) 
             where=str(path),
             hint="copy model and data into one folder, resolving links (`cp -L`)",
         )
-    if size is None:
+    if found is None:
         raise ModelError(
             f"the external data file {location!r} is missing or no file",
             where=str(path),
             hint="the weights live in a second file: put it beside the model",
         )
-    if offset < 0 or length != expected or offset + length > size:
+    if found.st_nlink > 1:  # onnx and onnx_ir refuse it too: it may be a file of another folder
         raise ModelError(
-            f"tensor {tensor.name!r} needs {expected} bytes at offset {offset} of {location!r}, which has {size}",
+            f"the external data file {location!r} has more than one name (hard links)",
+            where=str(path),
+            hint=f"copy it: cp {location} copy && mv copy {location}",
+        )
+    if offset < 0 or length != expected or offset + length > found.st_size:
+        raise ModelError(
+            f"tensor {tensor.name!r} needs {expected} bytes at offset {offset} of {location!r}, "
+            f"which has {found.st_size}",
             where=str(path),
             hint="the data file is cut short or belongs to another model: fetch both again",
         )

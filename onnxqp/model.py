@@ -86,6 +86,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
         model = ir.from_proto(proto)
         if not all(map(_is_sorted, model.graphs())):
             model.graph.sort()
+        model.meta["dropped"] = ["training information"] if proto.training_info else []
         return model
     except Exception as err:  # onnx_ir raises many kinds, all about what the proto holds
         raise ModelError(

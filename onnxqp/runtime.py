@@ -9,7 +9,7 @@ import platform
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,7 +77,7 @@ class Session:
                 self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
             except Exception as err:  # onnxruntime's exception types differ between versions
                 raise refused(str(err), where) from err
-        self.inputs = tuple(_spec(i) for i in self._session.get_inputs())
+        self.inputs = _without_false_scalars(tuple(_spec(i) for i in self._session.get_inputs()), source)
         self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
 
     def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -137,6 +137,19 @@ def _spec(argument: Any) -> InputSpec:
     return InputSpec(argument.name, dtype, known)
 
 
+def _without_false_scalars(inputs: tuple[InputSpec, ...], source: Source) -> tuple[InputSpec, ...]:
+    """onnxruntime says of an input without a shape what it says of a scalar: look into the model which it is."""
+    if all(spec.shape != () for spec in inputs):
+        return inputs
+    if isinstance(source, ir.Model):
+        open_ones = {value.name for value in source.graph.inputs if value.shape is None}
+    else:
+        content = source.read_bytes() if isinstance(source, Path) else source
+        declared = onnx.load_model_from_string(content).graph.input
+        open_ones = {value.name for value in declared if not value.type.tensor_type.HasField("shape")}
+    return tuple(replace(spec, shape=None) if spec.name in open_ones else spec for spec in inputs)
+
+
 def _first_line(message: str) -> str:
     """What onnxruntime says, without its prefixes, source lines, C++ signatures and absolute paths."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", message.strip())
@@ -182,7 +195,7 @@ def refused(message: str, where: str | None) -> OnnxqpError:
 
 def _run_error(message: str) -> OnnxqpError:
     line = _first_line(message)
-    if "bad_alloc" in message or "Failed to allocate" in message:
+    if any(text in message for text in ("bad_alloc", "Failed to allocate", "would require more than")):
         return ResourceError(f"not enough memory to run the model: {line}", hint="lower --batch-size or fix --shape")
     if "INVALID_ARGUMENT" in message and "while running" not in message:
         return DataError(

@@ -53,7 +53,14 @@ def network(*, opset: int = 17, ir_version: int = 10, dtype: int = TensorProto.F
         helper.make_node("Flatten", ["p"], ["f"], "flatten"),
         helper.make_node("Gemm", ["f", "w3", "b3"], ["scores"], "classifier", transB=1),
     ]
-    shapes = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 16, 3, 3), "b2": (16,), "w3": (CLASSES, 16), "b3": (CLASSES,)}
+    shapes = {
+        "w1": (16, 3, 3, 3),
+        "b1": (16,),
+        "w2": (16, 16, 3, 3),
+        "b2": (16,),
+        "w3": (CLASSES, 16),
+        "b3": (CLASSES,),
+    }
     weights = [weight(name, *shape, dtype=kind) for name, shape in shapes.items()]
     return model(
         nodes,
@@ -190,15 +197,15 @@ def with_function(recursive: bool = False) -> onnx.ModelProto:
         helper.make_node("MatMul", ["h", "v"], ["y"], "last"),
     ]
     weights = [weight("w", 8, 16), weight("v", 16, 4)]
-    return model(
-        nodes, [info("x", ["N", 8])], [info("y", None)], weights, domains=["own"], functions=[function]
-    )
+    return model(nodes, [info("x", ["N", 8])], [info("y", None)], weights, domains=["own"], functions=[function])
 
 
 def sparse() -> onnx.ModelProto:
     values = numpy_helper.from_array(np.array([1.0, -2.0, 3.0], np.float32), "w")
     places = numpy_helper.from_array(np.array([0, 9, 30], np.int64), "places")
-    proto = model([helper.make_node("MatMul", ["x", "w"], ["y"], "product")], [info("x", ["N", 8])], [info("y", ["N", 4])])
+    proto = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")], [info("x", ["N", 8])], [info("y", ["N", 4])]
+    )
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [8, 4]))
     return proto
 
@@ -210,9 +217,7 @@ def one_operator(op: str, domain: str = "", opset: int = 17, **attributes: Any) 
         helper.make_node("MatMul", ["h", "w"], ["y"], "product"),
     ]
     domains = [domain] if domain else []
-    return model(
-        nodes, [info("x", ["N", 8])], [info("y", ["N", 4])], [weight("w", 8, 4)], domains=domains, opset=opset
-    )
+    return model(nodes, [info("x", ["N", 8])], [info("y", ["N", 4])], [weight("w", 8, 4)], domains=domains, opset=opset)
 
 
 def typed_input(dtype: int) -> onnx.ModelProto:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +83,7 @@ class Place:
         for path in sorted(self.folder.rglob("*")):
             name = str(path.relative_to(self.folder))
             if path.is_symlink():
-                found[name] = f"link to {os.readlink(path)}"
+                found[name] = f"link to {path.readlink()}"
             elif path.is_file():
                 found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
             else:
