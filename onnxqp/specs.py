@@ -81,8 +81,8 @@ class Compute:
 class Movement:
     """Moves or selects elements and changes none: every output shares the parameters of `inputs`.
 
-    `form` is the key of the target's table of movements; `fill` is an input whose constant the operator writes
-    between the moved elements, as Pad's.
+    `form` is the key of the target's table of movements; `fill` is an input that holds the zero, if anything,
+    which the operator writes between the moved elements, as Pad's.
     """
 
     form: str

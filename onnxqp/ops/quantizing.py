@@ -72,10 +72,14 @@ def clip_role(node: ir.Node) -> Role:
 
 
 def pad_role(node: ir.Node) -> Role:
+    """Zero is a value that every range holds; another constant may be none."""
+    if attribute_string(node, "mode", "constant") != "constant":
+        return Movement("Pad")
     fill = node.inputs[2] if len(node.inputs) > 2 else None
-    if attribute_string(node, "mode", "constant") == "constant" and fill is not None and not is_constant(fill):
-        return Float("the value to pad with is not constant")
-    return Movement("Pad", fill=2 if attribute_string(node, "mode", "constant") == "constant" else None)
+    number = constant(fill)
+    if fill is not None and (number is None or number.any()):
+        return Float("it pads with something else than zero")
+    return Movement("Pad", fill=2)
 
 
 def resize_role(node: ir.Node) -> Role:

@@ -7,26 +7,39 @@ on every inference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxqp.graph import add_initializer, constant, unique_name
-from onnxqp.quantize.arithmetic import Floats, dequantize_linear, quantize_linear, range_parameters
+from onnxqp.ops import rule_for
+from onnxqp.quantize.arithmetic import Floats, Integers, dequantize_linear, quantize_linear, range_parameters
+from onnxqp.quantize.bias import Means, mean_shift
+from onnxqp.specs import Compute
 
 SMALLEST = 1024  # bytes; below, names and two nodes cost what int8 saves
 LEAST_SQNR_DB = 35.0  # of the rounded weight; a weight with outliers that lies below stays in float
 GROUP = 16  # elements at least that share a scale
 
 
-def store_at_rest(model: ir.Model, untouched: Collection[str]) -> int:
-    """Store every float32 weight of two axes or more as int8, in place; how many.
+@dataclass
+class Stored:
+    """What `store_at_rest` did."""
 
-    Weights that a node named in `untouched` reads, that are graph inputs or outputs, that are small, or that int8
-    would spoil, stay as they are.
+    weights: int = 0
+    bias_corrected: int = 0
+
+
+def store_at_rest(model: ir.Model, untouched: Collection[str], means: Means) -> Stored:
+    """Store every float32 weight of two axes or more as int8, in place.
+
+    Weights that a node named in `untouched` reads, that are graph outputs, that are small, or that int8 would spoil,
+    stay as they are. `means`, by value name, are those of the inputs of the nodes, to correct their biases by.
     """
-    done = 0
+    done = Stored()
     for graph in model.graphs():
         graph.meta.pop("onnxqp.names", None)
         for value in list(graph.initializers.values()):
@@ -36,30 +49,61 @@ def store_at_rest(model: ir.Model, untouched: Collection[str]) -> int:
             array = constant(value)
             if array is None or array.dtype != np.float32 or array.ndim < 2 or array.nbytes < SMALLEST:
                 continue
-            done += _store(graph, value, array)
+            rounded = _store(graph, value, array)
+            if rounded is not None:
+                done.weights += 1
+                done.bias_corrected += _correct(readers, array, rounded, means)
     return done
 
 
-def _store(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
+def _correct(readers: list[ir.Node], weight: Floats, rounded: Floats, means: Means) -> bool:
+    """Take the mean error of a rounded weight back in the bias of the only node that reads it."""
+    role = rule_for(readers[0]).quantization(readers[0])
+    if len(readers) > 1 or not isinstance(role, Compute) or role.weight is None or role.bias is None:
+        return False
+    node, source = readers[0], readers[0].inputs[role.activations[0]]
+    mean = means.get(source.name or "") if source is not None else None
+    if mean is None or role.weight.channel_axis is None:
+        return False
+    shift = mean_shift(weight, rounded, mean, role.weight.channel_axis, role.weight.summed)
+    if shift is None or not shift.any() or not isinstance(node.graph, ir.Graph):
+        return False
+    bias = node.inputs[role.bias] if len(node.inputs) > role.bias else None
+    old = constant(bias)
+    if bias is not None and old is None:
+        return False
+    name = bias.name if bias is not None and bias.name else f"{node.name}_bias"
+    if len(node.inputs) <= role.bias:
+        node.resize_inputs(role.bias + 1)
+    corrected = shift if old is None else old + shift
+    node.replace_input_with(role.bias, add_initializer(node.graph, f"{name}_corrected", corrected.astype(np.float32)))
+    return True
+
+
+def _store(graph: ir.Graph, value: ir.Value, array: Floats) -> Floats | None:
+    """Replace an initializer by its int8 form; what that stands for, or None where int8 would spoil it."""
     rows = _rows(array.shape)
     flat = array.reshape(rows, -1)
     magnitude = np.abs(flat).max(axis=1)
     scale, _ = range_parameters(-magnitude, magnitude, signed=True, symmetric=True)
     integers = quantize_linear(flat, scale, signed=True, axis=0)
-    error = float(np.square(dequantize_linear(integers, scale, axis=0) - flat, dtype=np.float64).sum())
+    rounded = dequantize_linear(integers, scale, axis=0)
+    error = float(np.square(rounded - flat, dtype=np.float64).sum())
     signal = float(np.square(flat, dtype=np.float64).sum())
     if not signal or 10 * np.log10(signal / max(error, 1e-30)) < LEAST_SQNR_DB:
-        return False
-    name = value.name or "weight"
-    axes = 1
-    while int(np.prod(array.shape[:axes])) != rows:
-        axes += 1
+        return None
+    axes = next(i for i in range(1, array.ndim) if math.prod(array.shape[:i]) == rows)
     spread = scale.reshape([*array.shape[:axes], *[1] * (array.ndim - axes)])
-    stored = add_initializer(graph, f"{name}_int8", integers.reshape(array.shape))
-    steps = add_initializer(graph, f"{name}_step", spread)
-    cast = ir.Node(
-        "", "Cast", [stored], [ir.AttrInt64("to", ir.DataType.FLOAT)], name=unique_name(graph, f"{name}_Cast")
-    )
+    _rebuild(graph, value, integers.reshape(array.shape), spread)
+    return rounded.reshape(array.shape)
+
+
+def _rebuild(graph: ir.Graph, value: ir.Value, integers: Integers, scale: Floats) -> None:
+    name = value.name or "weight"
+    stored = add_initializer(graph, f"{name}_int8", integers)
+    steps = add_initializer(graph, f"{name}_step", scale)
+    to = [ir.AttrInt64("to", ir.DataType.FLOAT)]
+    cast = ir.Node("", "Cast", [stored], to, name=unique_name(graph, f"{name}_Cast"))
     cast.outputs[0].name = unique_name(graph, f"{name}_steps")
     rebuild = ir.Node("", "Mul", [cast.outputs[0], steps], name=unique_name(graph, f"{name}_Mul"))
     rebuild.outputs[0].name = unique_name(graph, f"{name}_rebuilt")
@@ -68,7 +112,6 @@ def _store(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
     graph.insert_before(graph[0], [cast, rebuild])
     ir.convenience.replace_all_uses_with(value, rebuild.outputs[0])
     del graph.initializers[name]
-    return True
 
 
 def _rows(shape: tuple[int, ...]) -> int:

@@ -7,12 +7,15 @@ zeros to the borders of a convolution is neglected. numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxqp.quantize.arithmetic import Floats
+
+Means: TypeAlias = Mapping[str, npt.NDArray[np.float64]]  # by the name of an activation: one mean per channel
 
 
 def mean_shift(

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.errors import InternalError
@@ -27,11 +25,10 @@ from onnxqp.quantize.arithmetic import (
     scale_and_zero_point,
     smallest_weight_scale,
 )
-from onnxqp.quantize.bias import mean_shift
+from onnxqp.quantize.bias import Means, mean_shift
 from onnxqp.quantize.parameters import Parameters
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
 
-Means: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
 _NO_MEANS: Means = MappingProxyType({})
 
 
@@ -147,16 +144,13 @@ class _Inserter:
         return self._node("Clip", [value, *bounds], value, f"{name}_clipped", ir.DataType.FLOAT)
 
     def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
-        """A movement on integers fills with the integer that stands for its constant."""
+        """A movement on integers fills with the integer that stands for zero."""
         if move.fill is None:
             return
-        fill = node.inputs[move.fill] if len(node.inputs) > move.fill else None
-        real = constant(fill)
-        own = self.parameters[output.name or ""]
-        number = quantize_linear(np.zeros((), np.float32) if real is None else real, own.scale, own.zero_point)
+        _, zero_point = self._shared(output.name or "")
         if len(node.inputs) <= move.fill:
             node.resize_inputs(move.fill + 1)
-        node.replace_input_with(move.fill, add_initializer(self.graph, f"{node.name}_fill", number.reshape(())))
+        node.replace_input_with(move.fill, zero_point)
 
     def _rename_output(self, value: ir.Value, real: ir.Value, name: str) -> None:
         """The dequantized value takes the place and the name of a graph output."""

@@ -34,7 +34,7 @@ def activation_parameters(
     merged: dict[str, Histogram] = {}
     for name, spec in specs.items():
         root = spec.with_value if isinstance(spec, Shared) else name
-        if name not in histograms:
+        if name not in histograms or (root in merged and histograms[name] is histograms.get(root)):
             continue  # a moved value: its elements were seen where they came from
         if root in merged:
             merged[root].merge(histograms[name])

@@ -98,12 +98,13 @@ def quantize_model(
     annotation = annotate(work, target, options.selection)
     elements = _elements(work, annotation, repeatable, statistics)
     plan = make_plan(annotation, decide(annotation, target, elements), target)
-    values, channels = _observed(annotation, plan), {weight.input_value: weight.channels for weight in plan.weights}
+    values, channels = _observed(annotation, plan), _channels(annotation)
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
         statistics = observe(work, repeatable, *every, progress=progress)
     statistics.require_values(values, channels)
     histograms = {name: statistics.histograms[name] for name in values}
+    _add_moved(annotation, histograms)
     warnings = []
     for name in _not_finite(histograms):
         warnings.append(f"{name} holds NaN or infinity in calibration: the nodes around it stay in float")
@@ -114,20 +115,19 @@ def quantize_model(
     method = METHODS[options.method]
     parameters = activation_parameters(plan.values, histograms, lambda name, histogram: method(histogram))
     means = {name: mean for name in channels if (mean := statistics.means[name].mean) is not None}
+    stored = store_at_rest(work, _excluded(work, options) | {node.node for node in plan.integer_nodes}, means)
     inserted = insert(work, plan, parameters, means=means, per_tensor=options.per_tensor)
-    untouched = _excluded(work, options)
-    at_rest = store_at_rest(work, untouched)
     remove_dead(work)
-    if not at_rest and not any(plan.integer_nodes):
+    if not stored.weights and not any(plan.integer_nodes):
         raise _nothing(plan)
     unfused = unfused_nodes(work, plan)
     record = replace(
         plan.record(),
         nodes_fused=sum(1 for _ in plan.integer_nodes) - len(unfused),
-        weights_at_rest=at_rest,
+        weights_at_rest=stored.weights,
         unfused=unfused,
         weights_made_safe=inserted.weights_made_safe,
-        bias_corrected=inserted.bias_corrected,
+        bias_corrected=inserted.bias_corrected + stored.bias_corrected,
     )
     ranges = {name: own.range for name, own in parameters.items()}
     return QuantizeResult(work, record, ranges, statistics, warnings)
@@ -202,10 +202,23 @@ def _observable(model: ir.Model, options: QuantizeOptions) -> tuple[list[str], d
     for target in TARGETS.values():
         annotation = annotate(model, target, options.selection)
         values |= dict.fromkeys(value.name or "" for value in annotation.values())
-        for unit in annotation.units:
-            if isinstance(unit.role, Compute) and unit.role.weight is not None:
-                channels[unit.inputs[0][1].name or ""] = unit.role.channels
+        channels |= _channels(annotation)
     return list(values), channels
+
+
+def _channels(annotation: Annotation) -> dict[str, int]:
+    """The activations that meet a weight, and their axes of channels: their means correct the biases."""
+    pairs = ((unit, unit.role) for unit in annotation.units if isinstance(unit.role, Compute))
+    return {unit.inputs[0][1].name or "": role.channels for unit, role in pairs if role.weight is not None}
+
+
+def _add_moved(annotation: Annotation, histograms: dict[str, Histogram]) -> None:
+    """A moved value that was not looked at holds the elements of the value it was moved from."""
+    for unit in annotation.units:
+        source = histograms.get(unit.inputs[0][1].name or "")
+        if unit.moves and source is not None:
+            for value in unit.outputs:
+                histograms.setdefault(value.name or "", source)
 
 
 def _not_finite(histograms: Mapping[str, Histogram]) -> list[str]:
