@@ -21,6 +21,7 @@ from onnxqp.quantize.bias import Means, mean_shift
 from onnxqp.specs import Compute
 
 SMALLEST = 1024  # bytes; below, names and two nodes cost what int8 saves
+SMALL_SHARE = 0.01  # of all weights: rounding the smallest (stems, often) costs accuracy and saves nothing
 LEAST_SQNR_DB = 35.0  # of the rounded weight; a weight with outliers that lies below stays in float
 GROUP = 16  # elements at least that share a scale
 
@@ -34,26 +35,41 @@ class Stored:
 
 
 def store_at_rest(model: ir.Model, untouched: Collection[str], means: Means) -> Stored:
-    """Store every float32 weight of two axes or more as int8, in place.
+    """Store the float32 weights of two axes or more as int8, in place.
 
-    Weights that a node named in `untouched` reads, that are graph outputs, that are small, or that int8 would spoil,
-    stay as they are. `means`, by value name, are those of the inputs of the nodes, to correct their biases by.
+    Weights that a node named in `untouched` reads, that are graph outputs, that are small in themselves or beside the
+    others, or that int8 would spoil, stay as they are. `means`, by value name, are those of the inputs of the nodes, to
+    correct their biases by.
     """
     done = Stored()
     for graph in model.graphs():
         graph.meta.pop("onnxqp.names", None)
-        for value in list(graph.initializers.values()):
-            readers = [use.node for use in value.uses()]
-            if value.is_graph_output() or not readers or any(node.name in untouched for node in readers):
-                continue
-            array = constant(value)
-            if array is None or array.dtype != np.float32 or array.ndim < 2 or array.nbytes < SMALLEST:
-                continue
-            rounded = _store(graph, value, array)
-            if rounded is not None:
-                done.weights += 1
-                done.bias_corrected += _correct(readers, array, rounded, means)
+    for graph, value in _worth_it(model):
+        readers = [use.node for use in value.uses()]
+        array = constant(value)
+        if value.is_graph_output() or not readers or array is None or any(node.name in untouched for node in readers):
+            continue
+        rounded = _store(graph, value, array)
+        if rounded is not None:
+            done.weights += 1
+            done.bias_corrected += _correct(readers, array, rounded, means)
     return done
+
+
+def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
+    """The weights by size, without those small ones that together make less than `SMALL_SHARE` of all bytes."""
+    found: list[tuple[int, ir.Graph, ir.Value]] = []
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.dtype == ir.DataType.FLOAT and value.const_value is not None and len(value.const_value.shape) > 1:
+                found.append((value.const_value.nbytes, graph, value))
+    spared = SMALL_SHARE * sum(size for size, _, _ in found)
+    kept = []
+    for size, graph, value in sorted(found, key=lambda entry: entry[0]):
+        spared -= size
+        if spared < 0 and size >= SMALLEST:
+            kept.append((graph, value))
+    return kept
 
 
 def _correct(readers: list[ir.Node], weight: Floats, rounded: Floats, means: Means) -> bool:
