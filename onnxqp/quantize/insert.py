@@ -83,6 +83,7 @@ class _Inserter:
         self.nodes = {node.name or "": node for node in self.graph}
         self.done = Inserted()
         self.scales: dict[int, tuple[ir.Value, ir.Value]] = {}  # by identity of parameters: shared initializers
+        self.zeros: dict[tuple[np.dtype[np.integer], tuple[int, ...]], ir.Value] = {}
         self.rebuilt: dict[tuple[str, int | None, bytes], ir.Value] = {}  # weights read by several nodes
 
     def run(self) -> Inserted:
@@ -115,11 +116,10 @@ class _Inserter:
         else:
             source = self._guard(value) if name in self.plan.guarded else value
             integers = self._node(
-                "QuantizeLinear", [source, scale, zero_point], value, f"{name}_quantized", ir.DataType.UINT8
+                "QuantizeLinear", [source, scale, zero_point], f"{name}_quantized", f"{name}_quantize"
             )
-        real = self._node(
-            "DequantizeLinear", [integers, scale, zero_point], value, f"{name}_dequantized", ir.DataType.FLOAT
-        )
+        operands = [integers, scale, zero_point]
+        real = self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize")
         only = name in self.plan.only_integers
         for node, index in uses:
             if index == 0 and node.name in moves:
@@ -141,7 +141,7 @@ class _Inserter:
             add_initializer(self.graph, f"{name}_{end}", np.asarray(number, np.float32))
             for end, number in zip(("lowest", "highest"), ends, strict=True)
         ]
-        return self._node("Clip", [value, *bounds], value, f"{name}_clipped", ir.DataType.FLOAT)
+        return self._node("Clip", [value, *bounds], f"{name}_clipped", f"{name}_clip")
 
     def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
         """A movement on integers fills with the integer that stands for zero."""
@@ -159,7 +159,7 @@ class _Inserter:
             if output is value:
                 self.graph.outputs[place] = real
         value.name = unique_name(self.graph, name)
-        real.name = kept
+        real.name, real.shape, real.type = kept, value.shape, value.type
 
     def _shared(self, name: str) -> tuple[ir.Value, ir.Value]:
         """Scalar initializers; values that share parameters share these."""
@@ -215,14 +215,13 @@ class _Inserter:
         name = old.name if old is not None and old.name else f"{node.name}_bias"
         scale = np.asarray(x_scale * w_scale, np.float32)
         integers = quantize_bias(bias, x_scale, w_scale)
-        like = old if old is not None else ir.Value(shape=ir.Shape(bias.shape))
-        node.replace_input_with(index, self._integers(like, integers, scale, 0 if scale.ndim else None, name))
+        node.replace_input_with(index, self._integers(integers, scale, 0 if scale.ndim else None, name))
 
     def _rebuilt(self, value: ir.Value, quantized: IntegerWeight, axis: int | None) -> ir.Value:
         """The weight as DequantizeLinear of its integers; one for all nodes that need the same."""
         key = (value.name or "", axis, quantized.scale.tobytes())
         if key not in self.rebuilt:
-            self.rebuilt[key] = self._integers(value, quantized.values, quantized.scale, axis, value.name or "weight")
+            self.rebuilt[key] = self._integers(quantized.values, quantized.scale, axis, value.name or "weight")
         return self.rebuilt[key]
 
     def _constant(self, planned: PlannedConstant) -> None:
@@ -234,41 +233,36 @@ class _Inserter:
             raise InternalError(f"an operand of {planned.node} is not constant")
         scale, zero_point = scale_and_zero_point(array)
         integers = quantize_linear(array, scale, zero_point)
-        rebuilt = self._integers(value, integers, scale, None, value.name or "constant", zero_point)
+        rebuilt = self._integers(integers, scale, None, value.name or "constant", zero_point)
         node.replace_input_with(planned.index, rebuilt)
 
     def _integers(
-        self,
-        like: ir.Value,
-        integers: Integers,
-        scale: Floats,
-        axis: int | None,
-        name: str,
-        zero_point: Integers | None = None,
+        self, integers: Integers, scale: Floats, axis: int | None, name: str, zero_point: Integers | None = None
     ) -> ir.Value:
         """Integers in the file and DequantizeLinear behind them, before every node that may read it."""
-        zero = np.zeros(scale.shape, integers.dtype) if zero_point is None else zero_point
         operands = [
             add_initializer(self.graph, f"{name}_quantized", integers),
             add_initializer(self.graph, f"{name}_scale", scale),
-            add_initializer(self.graph, f"{name}_zero_point", zero),
+            self._zeros(integers.dtype, scale.shape)
+            if zero_point is None
+            else add_initializer(self.graph, f"{name}_zero_point", zero_point),
         ]
-        return self._node("DequantizeLinear", operands, like, f"{name}_dequantized", ir.DataType.FLOAT, axis)
+        return self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize", axis)
 
-    def _node(
-        self,
-        op_type: str,
-        inputs: list[ir.Value],
-        like: ir.Value,
-        output: str,
-        dtype: ir.DataType,
-        axis: int | None = None,
-    ) -> ir.Value:
+    def _zeros(self, dtype: np.dtype[np.integer], shape: tuple[int, ...]) -> ir.Value:
+        """The zero points of a symmetric weight or bias: the same initializer for all of one type and length."""
+        key = (dtype, shape)
+        if key not in self.zeros:
+            name = "_".join(["zeros", dtype.name, *map(str, shape)])
+            self.zeros[key] = add_initializer(self.graph, name, np.zeros(shape, dtype))
+        return self.zeros[key]
+
+    def _node(self, op_type: str, inputs: list[ir.Value], output: str, name: str, axis: int | None = None) -> ir.Value:
+        """A new node right behind its source; its output has no declared shape, which would only cost bytes."""
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-        node = ir.Node("", op_type, inputs, attributes, name=unique_name(self.graph, f"{output}_{op_type}"))
+        node = ir.Node("", op_type, inputs, attributes, name=unique_name(self.graph, name))
         result = node.outputs[0]
         result.name = unique_name(self.graph, output)
-        result.shape, result.type = like.shape, ir.TensorType(dtype)
         source = inputs[0].producer()
         if source is not None:
             self.graph.insert_after(source, node)
