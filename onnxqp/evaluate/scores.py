@@ -34,8 +34,8 @@ def class_scores(output: object, samples: int, *, certain: bool) -> Doubles | No
     """The output as float64 scores of shape (samples, classes), or None when it does not look like class scores.
 
     Scores may come as (N, C), as (C,) for one sample, or with axes of size 1: (N, C, 1, 1), (N, 1, 1, C). `certain`
-    says that the user named this output or gave labels for it; without that, only floats count, and (N, 1, C), which
-    may as well be one step of a sequence, does not.
+    says that the user named this output or gave labels for it; without that, only floats count, and no array of rank 3,
+    which may as well be one step of a sequence, or one number for each of many boxes.
     """
     array = output
     if not isinstance(array, np.ndarray) or not (certain or is_float(array.dtype)):
@@ -47,7 +47,7 @@ def class_scores(output: object, samples: int, *, certain: bool) -> Doubles | No
     wide = [axis for axis in range(1, array.ndim) if array.shape[axis] != 1]
     if len(wide) != 1 or array.size == 0:
         return None
-    if not certain and array.ndim == 3 and wide == [2]:
+    if not certain and array.ndim == 3:
         return None
     return array.reshape(samples, -1).astype(np.float64)
 
@@ -68,8 +68,7 @@ def may_hold_classes(outputs: Sequence[InputSpec], output_name: str | None) -> b
     if any(not isinstance(size, int) for size in rest):
         return None
     wide = [axis for axis, size in enumerate(rest, start=1) if size != 1]
-    step_of_a_sequence = output_name is None and len(spec.shape) == 3 and wide == [2]
-    return len(wide) == 1 and not step_of_a_sequence
+    return len(wide) == 1 and not (output_name is None and len(spec.shape) == 3)
 
 
 def predictions(scores: Doubles) -> Indices:

@@ -197,6 +197,8 @@ def test_empty_outputs():
         ((4,), 4, None, False),  # one number per sample
         ((1, 1, 10), 1, None, False),  # one step of a sequence?
         ((1, 1, 10), 1, "y", True),  # the user says it is not
+        ((1, 10, 1), 1, None, False),  # a number for each of ten boxes?
+        ((1, 10, 1), 1, "y", True),
         ((1, 10, 4, 4), 1, None, False),  # a map
         ((3, 10), 1, None, False),  # no batch
         ((), 1, None, False),
