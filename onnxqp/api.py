@@ -440,7 +440,14 @@ def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int) -
 
 def _data_files(data: DataOptions) -> list[str]:
     """Those specifications that name one existing file."""
-    return [spec for spec in (data.data, data.eval) if spec is not None and Path(spec).is_file()]
+    return [spec for spec in (data.data, data.eval) if spec is not None and _is_file(spec)]
+
+
+def _is_file(spec: str) -> bool:
+    try:
+        return Path(spec).is_file()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def _size(baseline: int, candidate: int) -> Size:

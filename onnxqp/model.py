@@ -209,6 +209,11 @@ def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = (), option
 
     `option` is what names it on the command line, for the hints.
     """
+    try:
+        path.exists()
+    except (OSError, ValueError) as err:  # a name too long, a null character
+        reason = err.strerror if isinstance(err, OSError) else str(err)
+        raise OutputError(f"is no name for a file: {reason}", where=str(path), hint=f"choose another {option}") from err
     for other in inputs:
         if path.exists() and other.exists() and path.samefile(other):
             raise UsageError(
@@ -254,7 +259,7 @@ def save(
             old = _external_files(path)
             if data is not None:
                 data.replace(path.parent / data.name)
-            temporary.replace(path)
+            _rename(temporary, path, force=force)
             _sync(path.parent)
             for file in old - ({path.parent / data.name} if data else set()):
                 file.unlink(missing_ok=True)
@@ -264,6 +269,19 @@ def save(
             where=str(path),
             hint="check free space and permissions; an earlier file is untouched",
         ) from err
+
+
+def _rename(temporary: Path, path: Path, *, force: bool) -> None:
+    """Give the finished file its name; without `force` never in place of a file that came up meanwhile."""
+    if not force:
+        try:
+            os.link(temporary, path)
+            return
+        except FileExistsError as err:
+            raise OutputError("another run wrote the output meanwhile", where=str(path), hint="pass --force") from err
+        except OSError:  # a file system without hard links
+            check_output(path, force=False)
+    temporary.replace(path)
 
 
 @contextlib.contextmanager

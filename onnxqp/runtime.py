@@ -95,7 +95,9 @@ def _payload(source: Source, taps: Sequence[str], settings: ort.SessionOptions, 
     if isinstance(source, bytes) and not taps:
         return source
     if isinstance(source, Path) and not taps:
-        return str(source)
+        name = utf8_name(source)
+        if name is not None:
+            return name
     if isinstance(source, ir.Model):
         proto, folder = _serialize(source, spill)
     elif isinstance(source, Path):
@@ -106,9 +108,18 @@ def _payload(source: Source, taps: Sequence[str], settings: ort.SessionOptions, 
     for name in taps:
         if name not in present:
             proto.graph.output.add(name=name)
-    if folder is not None:
-        settings.add_session_config_entry(_EXTERNAL_FOLDER, str(folder.resolve()))
+    name = None if folder is None else utf8_name(folder.resolve())
+    if name is not None:
+        settings.add_session_config_entry(_EXTERNAL_FOLDER, name)
     return bytes(proto.SerializeToString())
+
+
+def utf8_name(path: Path) -> str | None:
+    """The path as onnxruntime takes it, which knows no locale: UTF-8, or None where it is not."""
+    try:
+        return os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _serialize(model: ir.Model, spill: Path) -> tuple[onnx.ModelProto, Path | None]:

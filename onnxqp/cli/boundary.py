@@ -19,7 +19,15 @@ import click
 
 from onnxqp.cli import streams
 from onnxqp.cli.usage import explain
-from onnxqp.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_TERMINATED, OnnxqpError, OutputError, ResourceError
+from onnxqp.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    OnnxqpError,
+    OutputError,
+    ResourceError,
+    UsageError,
+)
 from onnxqp.report.text import printable
 
 _DEFAULT_HINTS = {
@@ -32,6 +40,7 @@ _DEFAULT_HINTS = {
     "resource": "try fewer --samples or a smaller --batch-size",
 }
 _NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
+_NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
 _NO_ROOM = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
@@ -131,6 +140,8 @@ def _system_error(error: OSError) -> Exception:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
     if error.errno in _NO_WRITE:
         return OutputError(f"cannot be written: {reason}", where=where, hint="check free space and permissions")
+    if error.errno in _NO_NAME:
+        return UsageError(f"no file can have this name: {reason}", where=where, hint="check the paths that you gave")
     if error.errno in _NO_ROOM:
         return ResourceError(f"the system refused: {reason}", where=where)
     return error

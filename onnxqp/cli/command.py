@@ -12,6 +12,8 @@ from onnxqp.cli import settings
 from onnxqp.cli.boundary import Stopped
 from onnxqp.cli.parameters import Option
 
+_MODELS = ("model", "models", "baseline")  # names of arguments that are files of models
+
 
 class Command(click.Command):
     """A command whose help shows its options in sections and ends with examples."""
@@ -31,6 +33,10 @@ class Command(click.Command):
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
+        if any(param.name in _MODELS for param in self.params):
+            from onnxqp import probe
+
+            probe.warm()  # the child that looks at models first starts while this process imports what it needs
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # click would print a line of its own

@@ -53,7 +53,10 @@ def _data_paths(spec: str) -> Iterator[Path]:
 def _same(path: Path, other: Path) -> bool:
     if _exists(path) and _exists(other):
         return path.samefile(other)
-    return path.resolve() == other.resolve()
+    try:
+        return path.resolve() == other.resolve()
+    except (OSError, ValueError):  # no name that a file could have: whoever opens it says so
+        return False
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -80,6 +83,13 @@ def _exists(path: Path) -> bool:
 
 
 def _check_folder(report: Path) -> None:
+    try:
+        report.exists()
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) else str(err)
+        raise OutputError(
+            f"is no name for a report: {reason}", where=str(report), hint="choose another --report"
+        ) from err
     if report.is_dir():
         raise OutputError("the report is a folder", where=str(report), hint="give a file name with --report")
     folder = report.parent

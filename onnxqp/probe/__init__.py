@@ -40,6 +40,17 @@ def warm() -> None:
         _worker.start()
 
 
+def stop() -> None:
+    """End the child, if there is one; the next model gets another."""
+    with _lock:
+        _worker.stop()
+
+
+def process() -> subprocess.Popen[bytes] | None:
+    """The child, if there is one."""
+    return _worker.child
+
+
 def examine(path: Path, size: int) -> str | None:
     """What onnxruntime says when it refuses the model at `path`, of `size` bytes; None when it opens it, or is not
     asked because the model is very large.
@@ -87,24 +98,24 @@ class _Worker:
     """The child, and the pipes to it."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self.child: subprocess.Popen[bytes] | None = None
         self._forked: list[subprocess.Popen[bytes] | None] = []
 
     def start(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self.child is not None and self.child.poll() is None:
             return
         self.stop()
         command = [sys.executable, "-P", str(_CHILD)]  # -P: nothing is imported from where we are
         pipe = subprocess.PIPE
         # A session of its own: Ctrl-C is for the parent, who then stops the child.
-        self._process = subprocess.Popen(
+        self.child = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
         )
         self._send({"modules": [entry for entry in sys.path if entry]})
 
     def stop(self) -> int:
         """End the child, whatever it does; returns its exit code, negative for a signal."""
-        process, self._process = self._process, None
+        process, self.child = self.child, None
         if process is None:
             return 0
         process.kill()  # to no effect where it has ended by itself
@@ -116,8 +127,8 @@ class _Worker:
 
     def forget(self) -> None:
         """After a fork: the child is that of the other process, which goes on talking to it."""
-        self._forked.append(self._process)  # not to be waited for here
-        self._process = None
+        self._forked.append(self.child)  # not to be waited for here
+        self.child = None
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         """The answer to a request; a child that had just left for idleness is replaced once."""
@@ -138,29 +149,29 @@ class _Worker:
 
     def _ended(self) -> int:
         """How a child ended that has closed its side of the pipe."""
-        if self._process is not None:
+        if self.child is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GRACE_SECONDS)
+                self.child.wait(_GRACE_SECONDS)
         return self.stop()
 
     def _send(self, message: dict[str, Any]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+        assert self.child is not None
+        assert self.child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died or left: reading finds out
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+            self.child.stdin.write(json.dumps(message).encode() + b"\n")
+            self.child.stdin.flush()
 
     def _receive(self, deadline: float) -> dict[str, Any] | None:
         """One answer, or None when the child is gone; raises TimeoutError at the deadline."""
-        assert self._process is not None
-        assert self._process.stdout is not None
+        assert self.child is not None
+        assert self.child.stdout is not None
         received = b""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
+            selector.register(self.child.stdout, selectors.EVENT_READ)
             while not received.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise TimeoutError
-                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+                piece = os.read(self.child.stdout.fileno(), 1 << 16)
                 if not piece:
                     return None
                 received += piece

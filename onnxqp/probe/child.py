@@ -92,7 +92,14 @@ def _open(path: str) -> None:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
-    onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+    try:
+        source: str | bytes = os.fsencode(path).decode("utf-8")  # onnxruntime knows no locale
+    except UnicodeDecodeError:
+        source = Path(path).read_bytes()
+        settings.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(Path(path).parent)
+        )
+    onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
 
 
 def _infer(path: str) -> None:
