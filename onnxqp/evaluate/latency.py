@@ -6,8 +6,8 @@ measured as in a loop of its own: with warm caches, whatever ran before. (Withou
 measured 10 to 25 % slower than alone, and up to 20 % apart when one of them came round more often.)
 
 Rounds are resampled together: a paired bootstrap, in blocks of neighbouring rounds because disturbances last longer
-than one. The baseline takes part twice: how far it seems from itself is the noise, below which no difference means
-anything.
+than one. In a comparison each model takes part twice: how far it seems from itself is the noise, below which no
+difference means anything.
 
 Warm-up and minimum duration follow `trtexec` (200 ms before, seconds rather than runs after).
 """
@@ -39,7 +39,7 @@ FAST_SECONDS = 200e-6  # a shorter run is repeated until it takes this long: a c
 MOST_REPEATS = 1000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-NOISY = 0.05  # a baseline that differs from itself by more deserves a warning
+NOISY = 0.05  # a model that differs from itself by more deserves a warning
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ def compare(
     Each pair of turns counts as one model with twice the runs, so the pair meets the numbers of `effort`.
 
     `speedup` is the ratio of the medians, `speedup_ci` its 95 % bootstrap interval over rounds. `noise` is taken
-    between the two turns of the baseline, where the true ratio is 1: |ratio - 1|, or half the width of that ratio's
-    interval, whichever is larger. Each turn has half the runs, so it rather overstates the noise of `speedup`.
+    between the two turns of one model, where the true ratio is 1: |ratio - 1|, or half the width of that ratio's
+    interval, whichever is larger, and of the two models the larger. (On a busy machine a long run is disturbed nearly
+    always, a short one sometimes: then only the faster model shows how uncertain the ratio is.) Each turn has half
+    the runs, so it rather overstates the noise of `speedup`.
     """
     effort = effort or Effort()
     turns = replace(
@@ -143,14 +145,12 @@ def compare(
     ours, theirs = np.stack([one, again], axis=1), np.stack([other, other_again], axis=1)
     rng = np.random.default_rng(effort.seed)
     low, high = ratio_interval(ours, theirs, rng)
-    again_low, again_high = ratio_interval(ours[:, :1], ours[:, 1:], rng)
-    apart = abs(_ratio(float(np.median(one)), float(np.median(again))) - 1)
     return Latency(
         baseline=stats(ours.ravel()),
         candidate=stats(theirs.ravel()),
         speedup=_ratio(float(np.median(ours)), float(np.median(theirs))),
         speedup_ci=(low, high),
-        noise=max(apart, (again_high - again_low) / 2),
+        noise=max(_apart(ours, rng), _apart(theirs, rng)),
         threads=threads,
         batch=batch,
     )
@@ -161,7 +161,7 @@ def cautions(latency: Latency) -> list[str]:
     if latency.noise <= NOISY:
         return []
     return [
-        f"the latency measurement is noisy: the baseline differs from itself by {latency.noise:.0%}; "
+        f"the latency measurement is noisy: a model differs from itself by {latency.noise:.0%}; "
         "a smaller difference between the models means nothing (close other programs, or set --threads)"
     ]
 
@@ -194,6 +194,13 @@ def ratio_interval(
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(ratios, [tail, 1 - tail])
     return (float(low), float(high))
+
+
+def _apart(turns: Seconds, rng: np.random.Generator) -> float:
+    """How far a model seems from itself: `turns` has shape (rounds, 2)."""
+    low, high = ratio_interval(turns[:, :1], turns[:, 1:], rng)
+    one, other = np.median(turns, axis=0)
+    return max(abs(_ratio(float(one), float(other)) - 1), (high - low) / 2)
 
 
 def _ratio(numerator: float, denominator: float) -> float:
