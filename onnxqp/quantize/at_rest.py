@@ -35,7 +35,7 @@ class Stored:
 
 
 def store_at_rest(model: ir.Model, untouched: Collection[str], means: Means) -> Stored:
-    """Store the float32 weights of two axes or more as int8, in place.
+    """Store the float32 weights of two axes or more (of more than one element) as int8, in place.
 
     Weights that a node named in `untouched` reads, that are graph outputs, that are small in themselves or beside the
     others, or that int8 would spoil, stay as they are. `means`, by value name, are those of the inputs of the nodes, to
@@ -61,8 +61,9 @@ def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
     found: list[tuple[int, ir.Graph, ir.Value]] = []
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if value.dtype == ir.DataType.FLOAT and value.const_value is not None and len(value.const_value.shape) > 1:
-                found.append((value.const_value.nbytes, graph, value))
+            tensor = value.const_value
+            if value.dtype == ir.DataType.FLOAT and tensor is not None and sum(size != 1 for size in tensor.shape) > 1:
+                found.append((tensor.nbytes, graph, value))
     spared = SMALL_SHARE * sum(size for size, _, _ in found)
     kept = []
     for size, graph, value in sorted(found, key=lambda entry: entry[0]):
