@@ -10,6 +10,7 @@ from onnxqp.targets.target import Kernel, Move, Rate, Target
 
 CONV_MULTIPLE = (4, 16)  # ConvSym of MLAS on x64: C_in % 4 == 0, C_out % 16 == 0
 DEPTHWISE_MULTIPLE = (1, 16)
+GROUP_LEAST = 28  # each group is a matrix product of its own: narrow ones are mostly overhead
 
 _LEFT_FLOAT: Mapping[str, str] = MappingProxyType(
     {
@@ -39,7 +40,7 @@ class _Speed:
 
     conv: tuple[Rate, Rate, Rate, Rate]  # float, integer, float unaligned, integer unaligned
     depthwise: tuple[Rate, Rate, Rate, Rate]
-    grouped: tuple[Rate, Rate]
+    grouped: tuple[Rate, Rate, Rate, Rate]
     matmul: tuple[Rate, Rate]
     elementwise: float  # nanoseconds per element of a float Add
 
@@ -53,7 +54,7 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
     return MappingProxyType(
         {
             "Conv": Kernel(("QLinearConv",), *conv, multiple=CONV_MULTIPLE, saturates=saturates),
-            "GroupedConv": Kernel(("QLinearConv",), *speed.grouped, saturates=saturates),
+            "GroupedConv": Kernel(("QLinearConv",), *speed.grouped, least=GROUP_LEAST, saturates=saturates),
             "DepthwiseConv": Kernel(("QLinearConv",), *depthwise, multiple=DEPTHWISE_MULTIPLE),
             "Gemm": Kernel(("QGemm",), *speed.matmul, writes_float=True, saturates=saturates),
             "MatMul": Kernel(
@@ -89,21 +90,21 @@ def _target(name: str, speed: _Speed, evidence: str, *, border_ns: float, channe
 _VNNI = _Speed(
     conv=(Rate(18, 0.05), Rate(5.3, 0.15), Rate(25, 0.4), Rate(18, 0.8)),
     depthwise=(Rate(36, 0.05), Rate(45, 0.1), Rate(50, 0.1), Rate(150, 0.3)),
-    grouped=(Rate(20, 0.1), Rate(23, 0.2)),
+    grouped=(Rate(25, 0.1), Rate(8, 0.3), Rate(25, 0.1), Rate(35, 3.0)),
     matmul=(Rate(18, 0.05), Rate(5.5, 0.1)),
     elementwise=0.11,
 )
 _AVX2 = _Speed(
     conv=(Rate(45, 0.1), Rate(18, 0.3), Rate(60, 0.6), Rate(48, 1.2)),
     depthwise=(Rate(62, 0.1), Rate(110, 0.3), Rate(90, 0.2), Rate(250, 0.5)),
-    grouped=(Rate(48, 0.2), Rate(50, 0.4)),
+    grouped=(Rate(48, 0.2), Rate(24, 0.6), Rate(48, 0.2), Rate(90, 6.0)),
     matmul=(Rate(110, 0.1), Rate(65, 0.2)),
     elementwise=0.25,
 )
 _ARM64 = _Speed(
     conv=(Rate(60, 0.2), Rate(24, 0.3), Rate(75, 0.8), Rate(48, 1.2)),
     depthwise=(Rate(80, 0.2), Rate(110, 0.3), Rate(110, 0.3), Rate(250, 0.5)),
-    grouped=(Rate(65, 0.3), Rate(60, 0.4)),
+    grouped=(Rate(65, 0.3), Rate(30, 0.6), Rate(65, 0.3), Rate(90, 6.0)),
     matmul=(Rate(60, 0.1), Rate(20, 0.2)),
     elementwise=0.4,
 )

@@ -22,7 +22,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class Work:
-    """What one node does in one inference: output elements, multiply-accumulates, channels (0: does not apply)."""
+    """What one node does in one inference: output elements, multiply-accumulates, channels (0: does not apply).
+
+    `channels_in` are those of one group.
+    """
 
     elements: int
     macs: int = 0
@@ -37,7 +40,8 @@ class Kernel:
     `fused` are the operator types that may stand for it in the optimised graph. `writes_float`: without a
     QuantizeLinear behind it the kernel returns float; the others fall back to float then. `follows`: worth it only
     where every activation is an integer already. `saturates`: adds neighbouring products in 16 bits on this CPU.
-    `multiple`: channels in and out that the fast paths need; other counts have the unaligned rates.
+    `multiple` and `least`: what the fast paths want channels to be a multiple of (in and out), and how many of them at
+    least (in, of one group); other counts have the unaligned rates.
     """
 
     fused: tuple[str, ...]
@@ -46,6 +50,7 @@ class Kernel:
     float_unaligned: Rate | None = None
     integer_unaligned: Rate | None = None
     multiple: tuple[int, int] = (1, 1)
+    least: int = 0
     writes_float: bool = False
     follows: bool = False
     saturates: bool = False
@@ -62,7 +67,8 @@ class Kernel:
         """Float kernels also have a fast path for the few input channels of a stem."""
         into, out = self.multiple
         few = stem and work.channels_in < into
-        return (few or work.channels_in % into == 0) and work.channels_out % out == 0
+        enough = stem or work.channels_in >= self.least
+        return enough and (few or work.channels_in % into == 0) and work.channels_out % out == 0
 
 
 @dataclass(frozen=True)
