@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxqp.api import Result, bench, calibrate, doctor, inspect, operators, prune, quantize, validate
+    from onnxqp.api import Result, bench, calibrate, debug, doctor, inspect, operators, prune, quantize, validate
     from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
@@ -70,6 +70,7 @@ __all__ = [
     "__version__",
     "bench",
     "calibrate",
+    "debug",
     "dequantize_linear",
     "doctor",
     "inspect",
@@ -87,7 +88,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "onnxqp.api": ("Result", "bench", "calibrate", "doctor", "inspect", "operators", "prune", "quantize", "validate"),
+    "onnxqp.api": (
+        "Result",
+        "bench",
+        "calibrate",
+        "debug",
+        "doctor",
+        "inspect",
+        "operators",
+        "prune",
+        "quantize",
+        "validate",
+    ),
     "onnxqp.elementary": ("QuantizedWeight", "prune_and_quantize"),
     "onnxqp.errors": (
         "DataError",

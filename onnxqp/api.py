@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from onnxqp import calibration, inventory, ops, soundness
 from onnxqp import model as files
+from onnxqp.debugging import closest, trace, with_shapes
 from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
@@ -264,6 +265,41 @@ def bench(
             run.memory.resume()
     rows = [ModelLatency(s.name, stopwatch.stats(each)) for s, each in zip(subjects, times, strict=True)]
     return Result(None, run.report(models=rows))
+
+
+def debug(
+    baseline: ModelLike,
+    candidate: ModelLike,
+    *,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """The error of every value that a candidate shares with its baseline by name, worst first, and its cause."""
+    measure, data = measure or MeasureOptions(), data if data is not None else DataOptions()
+    asked, _ = as_options(data)
+    run = Run(
+        "debug",
+        _arguments(measure, asked, baseline=baseline, candidate=candidate),
+        threads=measure.threads,
+        progress=progress,
+    )
+    with run.memory:
+        first, second = open_subject(baseline), open_subject(candidate)
+        normal = _normalised(run, first)
+        with run.stage("open"):
+            ours = _open_baseline(run, first, normal, measure.threads)
+            require_same_signature(ours, Session(second.source, threads=measure.threads))
+        inputs = gather_to_judge(run, normal, ours, data)
+        with run.stage("debug"):
+            feeds, advance = Feeds(inputs.evaluation, asked.batch_size), run.advance("debug")
+            other = with_shapes(second.model)
+            form = closest(normal, with_shapes(first.model), other)
+            found = trace(form, other, feeds, threads=measure.threads, progress=advance)
+        for warning in found.warnings:
+            run.warn(warning)
+        report = run.report(input=first.summary(None), output=second.summary(None), tensors=found.tensors)
+    return Result(None, report)
 
 
 def operators(name: str | None = None) -> list[inventory.OperatorFacts]:

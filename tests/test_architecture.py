@@ -20,7 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("calibration", "elementary", "gather", "inventory", "judge", "steps"),
-    ("config", "data", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
+    ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs"),
 )

@@ -36,6 +36,7 @@ OPTIONS = {
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",
+    "debug": f"{_DATA} {_REPORTING}",
     "calibrate": f"--output --shard --merge --force {_DATA.replace(' --threads', '')} {_REPORTING}",
     "ops": "--json --debug --help",
     "doctor": "--json --debug --help",

@@ -49,7 +49,7 @@ def collect(
     again: Iterable[Feed] = itertools.chain([first], begun)  # reading may be slow: the first pass goes on from here
     fed = [str(value.name) for value in model.graph.inputs if value.name in observers]
     inner = [name for name in observers if name not in fed]
-    pending = _groups(inner, _sizes(model, first), budget) or [[]]
+    pending = split(inner, value_bytes(model, first), budget) or [[]]
     count = done = 0
     while pending:
         taps = pending.pop(0)
@@ -100,7 +100,7 @@ def _check(feed: Feed, index: int) -> None:
             raise DataError(f"sample {index} holds NaN or infinity", where=f"input {name}", hint="clean the data")
 
 
-def _groups(names: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
+def split(names: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:
     """Cut the list, in order, into runs of at most `budget` bytes (or a single value)."""
     groups: list[list[str]] = []
     room = -1
@@ -114,7 +114,7 @@ def _groups(names: Sequence[str], sizes: Mapping[str, int], budget: int) -> list
     return groups
 
 
-def _sizes(model: ir.Model, feed: Feed) -> dict[str, int]:
+def value_bytes(model: ir.Model, feed: Feed) -> dict[str, int]:
     """Bytes of every value of known shape, symbolic dimensions taken from the inputs of one sample."""
     bound: dict[str, int] = {}
     for value in model.graph.inputs:

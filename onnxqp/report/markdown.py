@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from onnxqp.report.outline import Block, Tone, outline
+from onnxqp.report.blocks import Block, Tone
+from onnxqp.report.outline import outline
 from onnxqp.report.records import Report
 from onnxqp.report.text import printable
 

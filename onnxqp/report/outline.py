@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
 from onnxqp.report import text
+from onnxqp.report.blocks import Block, Line, Row
 from onnxqp.report.records import (
     Accuracy,
     Calibration,
@@ -25,30 +24,11 @@ from onnxqp.report.records import (
     Report,
     Size,
 )
-
-Tone: TypeAlias = Literal["plain", "good", "bad", "quiet"]
-Row: TypeAlias = tuple[str, ...]
+from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
 _WRITING = ("quantize", "prune", "calibrate")  # commands that write a file
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
-
-
-@dataclass(frozen=True)
-class Line:
-    text: str
-    tone: Tone = "plain"
-
-
-@dataclass(frozen=True)
-class Block:
-    """A title, then a table (the first column is text, numbers follow) and then lines."""
-
-    title: str
-    columns: Row = ()
-    rows: tuple[Row, ...] = ()
-    lines: tuple[Line, ...] = field(default=())
-    texts: int = 1  # how many leading columns hold text
 
 
 def outline(report: Report, *, every: bool = False, groups: bool = False) -> list[Block]:
@@ -58,6 +38,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
         *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_ranges(report.calibration, every) if report.calibration else ()),
+        *tensors(report, every),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),
     ]

@@ -176,6 +176,24 @@ class Pruning:
 
 
 @dataclass(frozen=True)
+class TensorError:
+    """The error of one value of a candidate.
+
+    `cause`, what most of it is: "rounding" of weights and activations, "clipping" to the calibrated range,
+    "saturation" of integer kernels, "inherited" from `source`, "not finite", or "none". `place` counts along the graph.
+    """
+
+    name: str
+    node: str  # that makes it; empty for an input
+    sqnr_db: float | None  # None: identical
+    cause: str
+    place: int
+    source: str | None = None
+    local_sqnr_db: float | None = None  # of the error made here
+    clipped: float | None = None  # share of the elements beyond the range, 0..1
+
+
+@dataclass(frozen=True)
 class Gate:
     name: str
     limit: float
@@ -213,6 +231,7 @@ class Report:
     quantization: Quantization | None = None
     pruning: Pruning | None = None
     models: list[ModelLatency] | None = None
+    tensors: list[TensorError] | None = None
     gates: list[Gate] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

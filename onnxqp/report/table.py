@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from onnxqp.report.outline import Block, Tone, outline
+from onnxqp.report.blocks import Block, Tone
+from onnxqp.report.outline import outline
 from onnxqp.report.records import Report
 from onnxqp.report.text import printable
 

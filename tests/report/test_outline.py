@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 from sample_reports import KEPT, MISSED, benched, inspected, latency, pruned, quantized, report, summary
 
-from onnxqp.report.outline import Block, outline
+from onnxqp.report.blocks import Block
+from onnxqp.report.outline import outline
 from onnxqp.report.records import Gate, NodeNote, Proof, Report, Size
 
 

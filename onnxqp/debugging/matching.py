@@ -1,0 +1,139 @@
+"""Which value of a candidate stands for which value of its baseline, by name.
+
+A quantized value is looked for behind its DequantizeLinear: there its error is complete, and looking there leaves the
+integer kernels of the runtime as they are, while the value before QuantizeLinear only exists in their registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.graph import constant, dims, is_constant
+from onnxqp.specs import Array
+
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+# What quantizers append to the name of a value: onnxqp's own, and those of onnxruntime.quantization.
+_SUFFIXES = ("_dequantized", "_DequantizeLinear_Output", "_clipped", "_QuantizeLinear_Input")
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+_REACH = 3  # nodes that one integer kernel may hold between its arithmetic and QuantizeLinear: bias, activation
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """The grid of a value, per tensor: low <= (x / scale + zero_point) <= high."""
+
+    scale: float
+    zero_point: int
+    low: int
+    high: int
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest number that it can say."""
+        return (self.low - self.zero_point) * self.scale, (self.high - self.zero_point) * self.scale
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value of the baseline, the node there that makes it ("" for an input), and its name in the candidate."""
+
+    name: str
+    node: str
+    candidate: str
+    quantizer: Quantizer | None = None
+
+
+def match(baseline: ir.Model, candidate: ir.Model) -> list[Pair]:
+    """The pairs in the order of the candidate's graph; bodies of If, Loop and Scan are not looked into."""
+    known = {value.name or "": value for value in _floats(baseline)}
+    pairs: dict[str, Pair] = {}
+    for node in candidate.graph:
+        if node.op_type == DEQUANTIZE and not is_constant(node.inputs[0]):
+            _add(pairs, known, node.outputs[0], _dequantized_names(node), _quantizer(node))
+    for node in candidate.graph:
+        if node.op_type in (QUANTIZE, DEQUANTIZE):
+            continue
+        for value in node.outputs:
+            if value.dtype in _FLOATS and value.name not in pairs and not _inside_kernel(value):
+                _add(pairs, known, value, [value.name or ""], None)
+    places = {value.name or "": place for place, value in enumerate(_floats(candidate))}
+    return sorted(pairs.values(), key=lambda pair: places.get(pair.candidate, 0))
+
+
+def _add(
+    pairs: dict[str, Pair],
+    known: Mapping[str, ir.Value],
+    value: ir.Value,
+    names: list[str],
+    quantizer: Quantizer | None,
+) -> None:
+    found = next((known[name] for name in names if name in known), None)
+    if found is None or found.name is None or value.name is None or found.name in pairs or _apart(found, value):
+        return
+    maker = found.producer()
+    pairs[found.name] = Pair(found.name, "" if maker is None else maker.name or "", value.name, quantizer)
+
+
+def _floats(model: ir.Model) -> Iterator[ir.Value]:
+    """Inputs and node outputs that hold floats, in topological order."""
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        if value.name and value.dtype in _FLOATS:
+            yield value
+
+
+def _apart(one: ir.Value, other: ir.Value) -> bool:
+    """Whether the static shapes say that these cannot be compared, as after pruning."""
+    ours, theirs = dims(one), dims(other)
+    if ours is None or theirs is None:
+        return False
+    return len(ours) != len(theirs) or any(
+        a is not None and b is not None and a != b for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _dequantized_names(node: ir.Node) -> list[str]:
+    """Names that the float value behind a DequantizeLinear may have in the baseline, the surest first."""
+    names = [node.outputs[0].name or ""]
+    integers = node.inputs[0]
+    maker = None if integers is None else integers.producer()
+    if maker is not None and maker.op_type == QUANTIZE and maker.inputs[0] is not None:
+        names.append(maker.inputs[0].name or "")
+    return [*names, *(name.removesuffix(end) for name in names for end in _SUFFIXES if name.endswith(end))]
+
+
+def _quantizer(node: ir.Node) -> Quantizer | None:
+    """The parameters of a DequantizeLinear per tensor that are constant."""
+    scale = constant(node.inputs[1])
+    zero_value = node.inputs[2] if len(node.inputs) > 2 else None
+    zero: Array | None = np.zeros(1, np.uint8) if zero_value is None else constant(zero_value)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+        return None
+    signed, bits = zero.dtype.kind == "i", 8 * zero.dtype.itemsize
+    low = -(2 ** (bits - 1)) if signed else 0
+    return Quantizer(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), low, low + 2**bits - 1)
+
+
+def _inside_kernel(value: ir.Value) -> bool:
+    """Whether looking at the value might take an integer kernel apart: arithmetic on dequantized inputs made it, and
+    QuantizeLinear follows. One that QuantizeLinear itself reads is looked at behind its DequantizeLinear."""
+    if any(use.node.op_type == QUANTIZE for use in value.uses()):
+        return True
+    behind = [value]
+    for _ in range(_REACH):
+        behind = list({output: None for each in behind for use in each.uses() for output in use.node.outputs})
+        if any(use.node.op_type == QUANTIZE for each in behind for use in each.uses()):
+            return _reads_dequantized(value, _REACH)
+    return False
+
+
+def _reads_dequantized(value: ir.Value, reach: int) -> bool:
+    maker = value.producer()
+    if maker is None or not reach:
+        return False
+    if maker.op_type == DEQUANTIZE:
+        return not is_constant(maker.inputs[0])
+    return any(_reads_dequantized(source, reach - 1) for source in maker.inputs if source is not None)
