@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
-from onnxqp.errors import OnnxqpError, UnsupportedError, UsageError, VerificationError
+from onnxqp.errors import DataError, OnnxqpError, UnsupportedError, UsageError, VerificationError
 from onnxqp.graph import iterate
 from onnxqp.model import parameters
 from onnxqp.ops import rule_for
@@ -129,10 +129,12 @@ def prune_model(
 ) -> PruneResult:
     """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
 
-    Raises UsageError for options that make no sense, UnsupportedError when there is nothing to cut (with the reasons),
+    Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing to cut (with the reasons),
     VerificationError when the result cannot be proven.
     """
     made = plan(model, options, step=step)
+    if not feeds:
+        raise DataError("there are no inputs to prove the pruned model on", hint="pass at least one sample")
     warnings: list[str] = []
     trial = [*feeds, *runnable(model, random_feeds(feeds[:2], seed))]
     while True:

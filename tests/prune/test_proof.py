@@ -151,6 +151,12 @@ def test_inputs_that_do_not_fit_are_not_the_prunings_fault() -> None:
         prune_model(b.model(*outputs(b)), [wrong], PruneOptions(ratio=0.5), step=1)
 
 
+def test_nothing_is_proven_without_inputs() -> None:
+    b = two_branches()
+    with pytest.raises(DataError, match="no inputs"):
+        prune_model(b.model(*outputs(b)), [], PruneOptions(ratio=0.5))
+
+
 @pytest.mark.parametrize(
     "options",
     [
