@@ -129,8 +129,8 @@ def prune_model(
 ) -> PruneResult:
     """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
 
-    Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing to cut (with the reasons),
-    VerificationError when the result cannot be proven.
+    Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing
+    to cut (with the reasons), VerificationError when the result cannot be proven.
     """
     made = plan(model, options, step=step)
     if not feeds:
