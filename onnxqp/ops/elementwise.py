@@ -233,6 +233,13 @@ class Variadic(Elementwise):
 
     op_types: ClassVar[tuple[str, ...]] = ("Max", "Min", "Mean")
 
+    def plain(self, node: ir.Node) -> bool:
+        """A Sum of two is an Add, for which there is an integer kernel."""
+        if node.op_type != "Sum" or len(node.inputs) != 2:
+            return False
+        node.op_type = "Add"
+        return True
+
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)
 
