@@ -39,9 +39,8 @@ from onnxqp.options import (
     WriteOptions,
 )
 from onnxqp.prune import plan as plan_pruning
-from onnxqp.prune import prune_model
 from onnxqp.quantize import plan_quantization, quantize_model
-from onnxqp.recover import recover_model, recovery_kind
+from onnxqp.recover import plan_with_samples, prune_and_recover, recovery_kind, settled
 from onnxqp.report.records import ModelLatency, ModelSummary, Report, Size
 from onnxqp.runtime import Session, ceilings, cpu, versions
 from onnxqp.steps import (
@@ -85,14 +84,15 @@ def inspect(
     with run.memory:
         subject = open_subject(model)
         normal = _inspectable(run, subject)
-        sections: dict[str, Any] = {"input": inventory.detailed(subject, normal)}
-        with run.stage("plan"):
+        with run.stage("plan"), subject.blamed():
+            sections: dict[str, Any] = {"input": inventory.detailed(subject, normal)}
             sections["quantization"] = plan_quantization(normal, QuantizeOptions(target=target)).record()
             if groups:
                 sections["pruning"] = plan_pruning(normal, PruneOptions(ratio=0.0), step=1).record
         if other is not None:
             second = open_subject(other)
-            sections["output"] = inventory.detailed(second, _inspectable(run, second))
+            with second.blamed():
+                sections["output"] = inventory.detailed(second, _inspectable(run, second))
             sections["size"] = _size(subject.bytes(), second.bytes())
     return Result(None, run.report(**sections))
 
@@ -113,8 +113,9 @@ def quantize(
     run = job.run
     with run.memory:
         if job.write.dry_run:
-            plan = plan_quantization(job.normal, options)
-            return Result(None, run.report(input=job.summary(), quantization=plan.record()))
+            with job.subject.blamed():
+                plan = plan_quantization(job.normal, options)
+                return Result(None, run.report(input=job.summary(), quantization=plan.record()))
         calibration.check_saved(options, job.write.force, [job.subject.path, job.path])
         stored = calibration.stored(run, job.subject, options)
         inputs = job.inputs()
@@ -166,28 +167,31 @@ def prune(
     progress: Progress | None = None,
 ) -> Result:
     """Structured pruning: normalise, group coupled channels, choose, cut, prove, recover, measure, write."""
-    one_of(ratio=options.ratio, threshold=options.threshold)
+    one_of(ratio=options.ratio, threshold=options.threshold, macs_ratio=options.macs_ratio)
     job = _Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
-    run = job.run
+    run, seed = job.run, job.data_options.seed
     step = resolve(options.target).channel_step
     with run.memory:
-        if job.write.dry_run:
-            plan = plan_pruning(job.normal, options, step=step)
-            return Result(None, run.report(input=job.summary(), pruning=plan.record))
+        if job.write.dry_run and not job.has_data:
+            with job.subject.blamed():
+                record = plan_pruning(job.normal, options, step=step).record
+                return Result(None, run.report(input=job.summary(), pruning=record))
         inputs = job.inputs()
+        source = inputs.calibration.source
+        options, kind = settled(options, source), recovery_kind(options.recover, source)
+        feeds = Feeds(inputs.calibration, job.data_options.batch_size)
+        if job.write.dry_run:
+            record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed)
+            return Result(None, run.report(input=job.summary(), pruning=record))
         with run.stage("prune"):
-            done = prune_model(job.normal, inputs.some(_TRIAL_FEEDS), options, step=step, seed=job.data_options.seed)
+            trial, advance = inputs.some(_TRIAL_FEEDS), run.advance("prune")
+            done = prune_and_recover(
+                job.normal, trial, feeds, options, kind=kind, step=step, seed=seed, progress=advance
+            )
         for warning in done.warnings:
             run.warn(warning)
-        kind = recovery_kind(options.recover, inputs.calibration.source)
-        if kind is None:
-            return job.finish(inputs, done.model, pruning=done.pruning)
-        with run.stage("recover"):
-            feeds = Feeds(inputs.calibration, job.data_options.batch_size)
-            advance, seed = run.advance("recover"), job.data_options.seed
-            mended = recover_model(job.normal, done.model, [done.cut], feeds, kind=kind, seed=seed, progress=advance)
-        pruning = dataclasses.replace(done.pruning, recovery=mended.recovery)
-        return job.finish(inputs, mended.model, pruning=pruning, calibration=inputs.calibration_record(kind))
+        calibration = inputs.calibration_record(kind) if kind is not None else None
+        return job.finish(inputs, done.model, pruning=done.pruning, calibration=calibration)
 
 
 def validate(
@@ -376,6 +380,11 @@ class _Job:
             soundness.check_weights(normal, subject.path)
         return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether inputs were given, and need not be made up."""
+        return self.data_options.data is not None or not isinstance(self.data, DataOptions | str | Path)
+
     def summary(self) -> ModelSummary | None:
         return self.subject.summary(count_macs(self.normal))
 
@@ -452,7 +461,8 @@ def _inspectable(run: Run, subject: Subject) -> ir.Model:
     normal = _normalised(run, subject)
     if subject.refusal is not None:
         try:
-            Session(normal)
+            with subject.blamed():
+                Session(normal)
         except ModelError:
             raise subject.refusal from None
         except OnnxqpError as err:
@@ -467,7 +477,7 @@ def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int) -
     try:
         return Session(subject.source, threads=threads)
     except OnnxqpError as refusal:
-        with contextlib.suppress(OnnxqpError):
+        with contextlib.suppress(OnnxqpError), subject.blamed():
             session = Session(normal, threads=threads)
             run.warn(f"the baseline is the model after clean-up (names, opset); as it is, {refusal.message}")
             return session

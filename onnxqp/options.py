@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portable"]
 Method: TypeAlias = Literal["auto", "minmax", "percentile", "mse"]
 Allocation: TypeAlias = Literal["uniform", "global"]
-Criterion: TypeAlias = Literal["l1", "l2"]
+Criterion: TypeAlias = Literal["auto", "l1", "l2", "activation", "reconstruction"]
 Recover: TypeAlias = Literal["auto", "none", "bias", "least-squares"]
 
 
@@ -106,19 +106,22 @@ class CalibrateOptions:
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How a model is pruned: exactly one of `ratio` and `threshold`.
+    """How a model is pruned: exactly one of `ratio`, `threshold` and `macs_ratio`.
 
     `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
     by their group's mean score is below it. `round_to` None: the target's step (`auto`). `recover` auto: least squares
-    with data of the user's, else the biases alone.
+    with data of the user's, else the biases alone. `criterion` auto: activation with such data, else l1. `macs_ratio`:
+    share of the multiply-accumulates to keep. `steps`: cut and recover so many times on the way.
     """
 
     ratio: float | None = None
     threshold: float | None = None
     allocation: Allocation = "uniform"
-    criterion: Criterion = "l1"
+    criterion: Criterion = "auto"
     round_to: int | None = None
     min_channels: int = 1
     target: TargetName = "auto"
     selection: Selection = field(default_factory=Selection)
     recover: Recover = "auto"
+    macs_ratio: float | None = None
+    steps: int = 1

@@ -32,7 +32,7 @@ OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
     "quantize": "--method --per-tensor --calibration --save-calibration "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
-    "prune": "--ratio --threshold --allocation --criterion --round-to --min-channels --recover "
+    "prune": "--ratio --threshold --macs-ratio --allocation --criterion --round-to --min-channels --recover --steps "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",

@@ -161,21 +161,37 @@ calibrating = gathered(
 def _prune_options(
     ratio: float | None,
     threshold: float | None,
+    macs_ratio: float | None,
     allocation: Allocation,
     criterion: Criterion,
     round_to: int | None,
     min_channels: int,
     recover: Recover,
+    steps: int,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
     op_type: tuple[str, ...],
     target: TargetName,
 ) -> PruneOptions:
-    if (ratio is None) == (threshold is None):
-        given = "neither --ratio nor --threshold was" if ratio is None else "both --ratio and --threshold were"
-        raise UsageError(f"{given} given", hint="give exactly one, for example --ratio 0.5 to remove half the channels")
+    asked = {"--ratio": ratio, "--threshold": threshold, "--macs-ratio": macs_ratio}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        problem = f"{' and '.join(given)} were given" if given else f"none of {', '.join(asked)} was given"
+        raise UsageError(problem, hint="give exactly one, for example --ratio 0.5 to remove half the channels")
     selection = Selection(include, exclude, op_type)
-    return PruneOptions(ratio, threshold, allocation, criterion, round_to, min_channels, target, selection, recover)
+    return PruneOptions(
+        ratio,
+        threshold,
+        allocation,
+        criterion,
+        round_to,
+        min_channels,
+        target,
+        selection,
+        recover,
+        macs_ratio,
+        steps,
+    )
 
 
 pruning = gathered(
@@ -197,19 +213,28 @@ pruning = gathered(
     ),
     option(
         WHAT,
+        "--macs-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the multiply-accumulates to keep.",
+    ),
+    option(
+        WHAT,
         "--allocation",
         type=click.Choice(get_args(Allocation)),
         default="uniform",
         show_default=True,
-        help="uniform: the same ratio in every group. global: all channels compete.",
+        help="uniform: the same ratio in every group. global: all channels compete; measured scores count per "
+        "multiply-accumulate.",
     ),
     option(
         WHAT,
         "--criterion",
         type=click.Choice(get_args(Criterion)),
-        default="l1",
+        default="auto",
         show_default=True,
-        help="The norm of a channel's filters, its score.",
+        help="A channel's score: the norm of its filters (l1, l2); what its readers lose without it, as it is "
+        "(activation) or after the best refit of the others (reconstruction). auto: activation with --data, else l1.",
     ),
     option(
         WHAT,
@@ -238,6 +263,15 @@ pruning = gathered(
         show_default=True,
         help="Refit what reads cut channels to what it computed before, on unlabelled samples. auto: least-squares "
         "with --data, bias without.",
+    ),
+    option(
+        WHAT,
+        "--steps",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Cut and recover so many times on the way to --ratio.",
     ),
     *_selection,
 )

@@ -34,8 +34,8 @@ class Contraction(Protocol):
     @property
     def shift(self) -> float: ...
     @property
-    def channel_axis(self) -> int:
-        """The axis of the output that a bias runs along, counted from the end when negative."""
+    def contracted(self) -> int:
+        """The axis of `data` that the inputs run along, counted from the end when negative."""
         ...
 
     def matrix(self, weight: Array) -> Array:
@@ -70,7 +70,10 @@ class Product:
     shift: float = 1.0
     data: int = 0
     weight: int = 1
-    channel_axis: int = -1
+
+    @property
+    def contracted(self) -> int:
+        return 0 if self.across else -1
 
     def matrix(self, weight: Array) -> Array:
         matrix: Array = weight.astype(np.float64) * self.scale
@@ -111,7 +114,7 @@ class Windows:
     weight: int = 1
     bias: int | None = 2
     shift: float = 1.0
-    channel_axis: int = 1
+    contracted: int = 1
 
     def matrix(self, weight: Array) -> Array:
         taps = math.prod(self.kernel)

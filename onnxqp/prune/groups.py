@@ -65,8 +65,17 @@ class Grouping:
         return replace(self, groups=rest, pinned=(*self.pinned, pinned))
 
 
-def find_groups(graph: ir.Graph, labels: AxisLabels, selection: Selection, order: Literal[1, 2] = 1) -> Grouping:
-    """Group the channels of a labelled graph and score them; nodes that `selection` leaves out keep their channels."""
+def find_groups(
+    graph: ir.Graph,
+    labels: AxisLabels,
+    selection: Selection,
+    order: Literal[1, 2] = 1,
+    measured: FloatArray | None = None,
+) -> Grouping:
+    """Group the channels of a labelled graph and score them; nodes that `selection` leaves out keep their channels.
+
+    Scores are norms of `order`, or `measured` ones, by class, where these are not NaN.
+    """
     roots = labels.classes()
     slots = find_slots(graph, labels, roots)
     pins = [*labels.pins, *_left_out(slots, selection)]
@@ -77,6 +86,9 @@ def find_groups(graph: ir.Graph, labels: AxisLabels, selection: Selection, order
     free = (signature != 0) & (pin_of < 0)
     kind = np.unique(signature, return_inverse=True)[1].reshape(-1)
     score = scores(len(roots), slots.slot, slots.channel, kind[slots.channel], slots.norms(graph, free, order))
+    if measured is not None:  # norms average 1 in each group: so they stand beside measured scores of middling size
+        known = measured[np.isfinite(measured)]
+        score = np.where(np.isfinite(measured), measured, score * (np.median(known) if len(known) else 1.0))
     bound = []
     for component in bound_components(labels.balances, roots, free):
         built = bundles(component, score)

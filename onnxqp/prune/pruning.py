@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
@@ -24,7 +27,9 @@ from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 DISAGREE = "pruned and masked disagree"
-_ORDERS = {"l1": 1, "l2": 2}
+# What each channel of a labelled model is worth, by class, measured on samples; NaN where that is not known.
+Scorer: TypeAlias = Callable[[ir.Model, AxisLabels, Grouping], npt.NDArray[np.float64]]
+_TRIALS = 10  # of a ratio, until the multiply-accumulates are as asked
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,51 @@ class Plan:
         )
 
 
-def plan(model: ir.Model, options: PruneOptions, *, step: int = 16) -> Plan:
-    """Decide which channels of a normalised model go. `step`: the channel multiple that is fast on the target."""
+def plan(model: ir.Model, options: PruneOptions, *, step: int = 16, scorer: Scorer | None = None) -> Plan:
+    """Decide which channels of a normalised model go. `step`: the channel multiple that is fast on the target.
+
+    `scorer` measures what channels are worth; without it, and for channels that it does not know, norms decide.
+    """
     check(options)
     labels = label_axes(model.graph)
-    grouping = find_groups(model.graph, labels, options.selection, 1 if options.criterion == "l1" else 2)
-    chosen = tuple(tuple(bundles) for bundles in choose(grouping.groups, options, step))
-    return _spare_last(Plan(model, labels, grouping, chosen, options.criterion))
+    order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
+    grouping = find_groups(model.graph, labels, options.selection, order)
+    if scorer is not None:
+        measured = scorer(model, labels, grouping)
+        grouping = find_groups(model.graph, labels, options.selection, order, measured)
+    kind = "l1" if options.criterion == "auto" else options.criterion
+    made = Plan(model, labels, grouping, (), kind)
+    if options.macs_ratio is None:
+        return _choose(made, options, step)
+    return _with_macs(made, options, options.macs_ratio, step)
+
+
+def _choose(made: Plan, options: PruneOptions, step: int) -> Plan:
+    chosen = tuple(tuple(bundles) for bundles in choose(made.grouping.groups, options, step))
+    return _spare_last(replace(made, chosen=chosen))
+
+
+def _with_macs(made: Plan, options: PruneOptions, wanted: float, step: int) -> Plan:
+    """The plan that leaves the share `wanted` of the multiply-accumulates, as nearly as channels allow."""
+    before = count_macs(made.model) or 1
+    low, high, found = 0.0, 1.0, []
+    for _ in range(_TRIALS):
+        ratio = (low + high) / 2
+        tried = _choose(made, replace(options, ratio=ratio, macs_ratio=None), step)
+        left = count_macs(cut_model(made.model, made.labels, tried.cut)) / before
+        found.append((abs(left - wanted), tried))
+        low, high = (ratio, high) if left > wanted else (low, ratio)
+    return min(found, key=lambda entry: entry[0])[1]
 
 
 def check(options: PruneOptions) -> None:
-    """UsageError unless exactly one of ratio and threshold is given, in range."""
-    if (options.ratio is None) == (options.threshold is None):
-        raise UsageError("pass exactly one of --ratio and --threshold", hint="--ratio 0.5 removes half of the channels")
+    """UsageError unless exactly one of ratio, threshold and macs_ratio is given, in range."""
+    if sum(asked is not None for asked in (options.ratio, options.threshold, options.macs_ratio)) != 1:
+        raise UsageError(
+            "pass exactly one of --ratio, --threshold and --macs-ratio", hint="--ratio 0.5 removes half of the channels"
+        )
+    if options.macs_ratio is not None and not 0.0 < options.macs_ratio <= 1.0:
+        raise UsageError(f"--macs-ratio must lie above 0 and not above 1, not {options.macs_ratio}", hint="0.5 halves")
     if options.ratio is not None and not 0.0 <= options.ratio < 1.0:
         raise UsageError(f"--ratio must be at least 0 and below 1, not {options.ratio}", hint="0.5 removes half")
     if options.threshold is not None and not options.threshold >= 0.0:
@@ -125,14 +162,20 @@ def _spare_last(made: Plan) -> Plan:
 
 
 def prune_model(
-    model: ir.Model, feeds: Sequence[Feed], options: PruneOptions, *, step: int = 16, seed: int = 0
+    model: ir.Model,
+    feeds: Sequence[Feed],
+    options: PruneOptions,
+    *,
+    step: int = 16,
+    seed: int = 0,
+    scorer: Scorer | None = None,
 ) -> PruneResult:
     """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
 
     Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing
     to cut (with the reasons), VerificationError when the result cannot be proven.
     """
-    made = plan(model, options, step=step)
+    made = plan(model, options, step=step, scorer=scorer)
     if not feeds:
         raise DataError("there are no inputs to prove the pruned model on", hint="pass at least one sample")
     warnings: list[str] = []
@@ -203,7 +246,8 @@ def _without(made: Plan, group: ChannelGroup) -> Plan:
 def _nothing(made: Plan, options: PruneOptions) -> UnsupportedError:
     groups, pinned = made.grouping.groups, made.grouping.pinned
     if groups:
-        asked = f"--ratio {options.ratio}" if options.ratio is not None else f"--threshold {options.threshold}"
+        choices = {"ratio": options.ratio, "threshold": options.threshold, "macs-ratio": options.macs_ratio}
+        asked = next(f"--{name} {value}" for name, value in choices.items() if value is not None)
         return UnsupportedError(
             f"{asked} removes nothing: {len(groups)} groups could be cut",
             hint="raise it, or lower --round-to and --min-channels",

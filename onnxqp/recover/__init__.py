@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from onnxqp.recover.reconstruct import Recovered, recover_model, recovery_kind
+from onnxqp.recover.iterate import Recovered, plan_with_samples, prune_and_recover, recovery_kind, settled
+from onnxqp.recover.reconstruct import Refitted, recover_model
 
-__all__ = ["Recovered", "recover_model", "recovery_kind"]
+__all__ = [
+    "Recovered",
+    "Refitted",
+    "plan_with_samples",
+    "prune_and_recover",
+    "recover_model",
+    "recovery_kind",
+    "settled",
+]

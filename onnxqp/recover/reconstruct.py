@@ -19,42 +19,28 @@ import onnx_ir as ir
 
 from onnxqp.axes import Cut
 from onnxqp.model import clone
-from onnxqp.options import Recover
 from onnxqp.recover.layers import Layer, drop_idle, find_layers, shortcuts
 from onnxqp.recover.least_squares import Kind, refit
 from onnxqp.recover.moments import Moments
+from onnxqp.recover.sampling import Batch, Rows, affordable, choose_positions
 from onnxqp.recover.walk import Walk
 from onnxqp.report.records import Recovery
 from onnxqp.specs import Feed
 
 Array: TypeAlias = npt.NDArray[Any]
 Progress: TypeAlias = Callable[[int, int | None], None]
-Rows: TypeAlias = tuple[Array, Array]
 
 BUDGET = 384 * 2**20  # bytes of samples, and of kept activations for each of the two models
 LARGEST = 4608  # inputs times taps of a layer that is refitted
 _HELD = 5  # every fifth sample is held out
-_ROWS = 16384  # rows to fit on, where there are so many...
-_PER_INPUT = 16  # ...or so many for every input, whatever is more...
-_BATCH = 1 << 22  # elements that are multiplied at once
-_WORK = 4e10  # ...within so many multiplications for one layer
 
 
 @dataclass(frozen=True)
-class Recovered:
+class Refitted:
     """The model with new weights, and what was done."""
 
     model: ir.Model
     recovery: Recovery
-
-
-def recovery_kind(asked: Recover, source: str) -> Kind | None:
-    """What is done for `--recover`: with made-up samples (`source` "synthetic") `auto` only trusts their means."""
-    if asked == "none":
-        return None
-    if asked == "auto":
-        return "least-squares" if source == "data" else "bias"
-    return asked
 
 
 def recover_model(
@@ -67,7 +53,7 @@ def recover_model(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
-) -> Recovered:
+) -> Refitted:
     """Refit the layers of `pruned`, which `cuts`, one after the other, made of `original`; both normalised.
 
     `feeds` are unlabelled samples; a fifth of them judges each refit and rejects those that do not help. Peak memory
@@ -76,7 +62,7 @@ def recover_model(
     begun = time.perf_counter()
     model = clone(pruned)
     layers = {layer.node: layer for layer in find_layers(model, cuts)}
-    samples = _affordable(feeds)
+    samples = affordable(feeds, BUDGET)
     ours, theirs = Walk(model, samples, budget=budget), Walk(original, samples, budget=budget)
     fitted = rejected = 0
     places = [layers[node] for node in ours.order if node in layers]
@@ -94,19 +80,7 @@ def recover_model(
         fitted += found.kind == kind
         rejected += found.kind != kind
     drop_idle(list(layers.values()))
-    return Recovered(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)))
-
-
-def _affordable(feeds: Iterable[Feed]) -> list[Feed]:
-    """As many samples as may be held at once; one at least."""
-    samples: list[Feed] = []
-    size = 0
-    for feed in feeds:
-        size += sum(array.nbytes for array in feed.values())
-        if samples and size > BUDGET:
-            break
-        samples.append(feed)
-    return samples
+    return Refitted(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)))
 
 
 class _Pairs:
@@ -140,7 +114,7 @@ class _Pairs:
             if not sets:
                 origins = x.mean(axis=1, dtype=np.float64), y.mean(axis=1, dtype=np.float64)
                 sets = Moments.about(*origins), Moments.about(*origins)
-                waiting = _Batch(sets[0]), _Batch(sets[1])
+                waiting = Batch(sets[0]), Batch(sets[1])
             if self.samples >= _HELD:
                 waiting[number % _HELD == _HELD - 1].add(x, y)
             else:
@@ -176,30 +150,4 @@ class _Pairs:
 
     def choose(self, positions: int) -> npt.NDArray[np.int64]:
         """Flat positions of one sample's output that become rows, a random few where there are many."""
-        groups, inputs, _ = self.layer.matrix().shape
-        wanted = min(max(_ROWS, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
-        count = max(-(-wanted // self.samples), 1)
-        if count >= positions:
-            return np.arange(positions)
-        return np.sort(self.random.choice(positions, count, replace=False))
-
-
-class _Batch:
-    """Rows that wait until there are enough for one product of a good size."""
-
-    def __init__(self, moments: Moments) -> None:
-        self.moments = moments
-        self.waiting: list[Rows] = []
-        self.size = 0
-
-    def add(self, x: Array, y: Array) -> None:
-        self.waiting.append((x, y))
-        self.size += x.size
-        if self.size >= _BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.waiting:
-            x, y = zip(*self.waiting, strict=True)
-            self.moments.update(np.concatenate(x, axis=1), np.concatenate(y, axis=1))
-        self.waiting, self.size = [], 0
+        return choose_positions(self.layer, positions, self.samples, self.random)

@@ -13,7 +13,7 @@ from onnxqp.options import PruneOptions, Selection
 from onnxqp.prune import plan
 from onnxqp.prune.apply import cut_model
 from onnxqp.prune.pruning import Plan
-from onnxqp.recover import Recovered, recover_model
+from onnxqp.recover import Refitted, recover_model
 from onnxqp.recover.walk import Walk, early_order
 from onnxqp.runtime import Session
 
@@ -27,7 +27,7 @@ def planned(model: ir.Model, ratio: float, *include: str) -> Plan:
     return plan(model, PruneOptions(ratio=ratio, round_to=1, selection=Selection(include=include)), step=1)
 
 
-def cut_and_recover(model: ir.Model, made: Plan, feeds: list[Feed], **options: object) -> tuple[ir.Model, Recovered]:
+def cut_and_recover(model: ir.Model, made: Plan, feeds: list[Feed], **options: object) -> tuple[ir.Model, Refitted]:
     pruned = cut_model(model, made.labels, made.cut)
     return pruned, recover_model(model, pruned, [made.cut], feeds, **options)  # type: ignore[arg-type]
 

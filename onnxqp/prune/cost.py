@@ -1,0 +1,27 @@
+"""What a channel costs to compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Labels
+from onnxqp.ops import rule_for
+
+
+def channel_macs(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> npt.NDArray[np.float64]:
+    """Multiply-accumulates that go with each class, by label: its share of every layer that makes or reads it.
+
+    To first order: where both sides of a layer are cut, their shares overlap.
+    """
+    cost = np.zeros(len(roots))
+    nodes = {node.name: node for node in graph}
+    for weight in dict.fromkeys(labels.weights):
+        value, node = graph.initializers.get(weight.value), nodes.get(weight.node)
+        for axis in {weight.produced, weight.consumed} - {None}:
+            family = None if value is None or axis is None else labels.family(value, axis)
+            if family is not None and node is not None and family.labels.size:
+                share = rule_for(node).macs(node) / family.labels.size
+                np.add.at(cost, roots[family.labels].reshape(-1), share)
+    return cost

@@ -1,0 +1,91 @@
+"""Which channels are missed least once the rest is refitted: Optimal Brain Surgeon, in blocks. Only numpy is needed.
+
+A reader `y = x W` with input covariance C loses, when inputs P go and the others are refitted in the best way,
+tr(W_P' [(C^-1)_PP]^-1 W_P) of its output's variance (Hassibi and Stork 1993; for blocks, Frantar and Alistarh 2022).
+Channels go one after the other, the cheapest first; after each the inverse and the weight are updated, so that two
+channels that stand in for each other do not both seem dispensable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass
+class Reader:
+    """A layer that reads the channels. `places[c]`: which of its inputs carry channel c, all channels as many or none.
+
+    `inverse` is the inverse of the damped covariance of the inputs, `matrix` the weight `[inputs, outputs]`; both are
+    overwritten. `weight` says how much an error counts here: 1 / the variance of what the output goes into.
+    """
+
+    inverse: FloatArray
+    matrix: FloatArray
+    places: Mapping[int, IntArray]
+    weight: float
+
+    def costs(self, channels: Sequence[int]) -> FloatArray:
+        """What the removal of each channel costs, each by itself, given what has gone already."""
+        found = np.zeros(len(channels))
+        by_width: dict[int, list[int]] = {}
+        for place, channel in enumerate(channels):
+            if channel in self.places:
+                by_width.setdefault(len(self.places[channel]), []).append(place)
+        for chosen in by_width.values():
+            rows = np.stack([self.places[channels[place]] for place in chosen])
+            blocks = self.inverse[rows[:, :, None], rows[:, None, :]]
+            weights = self.matrix[rows]
+            found[chosen] = np.einsum("cko,cko->c", weights, np.linalg.solve(blocks, weights))
+        return np.maximum(found, 0.0) * self.weight
+
+    def remove(self, channel: int) -> None:
+        """Take a channel out and refit the rest."""
+        rows = self.places.get(channel)
+        if rows is None:
+            return
+        columns = self.inverse[:, rows]
+        factor = np.linalg.solve(self.inverse[np.ix_(rows, rows)], np.eye(len(rows)))
+        self.matrix -= columns @ (factor @ self.matrix[rows])
+        self.inverse -= columns @ factor @ columns.T
+        self.inverse[np.ix_(rows, rows)] += np.eye(len(rows))  # never read again, but never singular
+        self.matrix[rows] = 0.0
+
+
+def reader_of(
+    covariance: FloatArray, matrix: FloatArray, places: Mapping[int, IntArray], weight: float, damping: float = 1e-2
+) -> Reader:
+    """A reader from the covariance of its inputs; the damping is relative to the mean variance."""
+    inputs = len(covariance)
+    strength = damping * float(np.trace(covariance)) / max(inputs, 1) or 1.0
+    inverse = np.linalg.inv(covariance + strength * np.eye(inputs))
+    return Reader((inverse + inverse.T) / 2, np.array(matrix, np.float64), places, weight)
+
+
+def eliminate(readers: Sequence[Reader], channels: Sequence[int], *, stop: int = 1) -> FloatArray:
+    """The cost of each channel when it goes, in the order in which they go; never falling along that order.
+
+    All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top.
+    """
+    left = list(channels)
+    score = dict.fromkeys(channels, 0.0)
+    reached = 0.0
+    while left:
+        costs = np.sum([reader.costs(left) for reader in readers], axis=0)
+        if len(left) <= stop:
+            for channel, cost in zip(left, costs.tolist(), strict=True):
+                score[channel] = reached + cost
+            break
+        place = int(np.argmin(costs))
+        reached = max(reached, float(costs[place]))
+        channel = left.pop(place)
+        score[channel] = reached
+        for reader in readers:
+            reader.remove(channel)
+    return np.array([score[channel] for channel in channels])

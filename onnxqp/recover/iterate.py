@@ -1,0 +1,141 @@
+"""Prune and recover: in one go, or in steps that each start from what the last one gave back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.axes import AxisLabels, Cut
+from onnxqp.errors import UsageError
+from onnxqp.options import Criterion, PruneOptions, Recover
+from onnxqp.prune import plan, prune_model
+from onnxqp.prune.cost import channel_macs
+from onnxqp.prune.groups import Grouping
+from onnxqp.prune.pruning import Scorer
+from onnxqp.recover.least_squares import Kind
+from onnxqp.recover.reconstruct import Progress, recover_model
+from onnxqp.recover.scoring import score_channels
+from onnxqp.report.records import Group, Pruning
+from onnxqp.specs import Feed
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The pruned model, recovered where that was asked for; what was done, and what a user should know."""
+
+    model: ir.Model
+    pruning: Pruning
+    warnings: tuple[str, ...]
+
+
+def recovery_kind(asked: Recover, source: str) -> Kind | None:
+    """What is done for `--recover`: with made-up samples (`source` "synthetic") `auto` only trusts their means."""
+    if asked == "none":
+        return None
+    if asked == "auto":
+        return "least-squares" if source == "data" else "bias"
+    return asked
+
+
+def settled(options: PruneOptions, source: str) -> PruneOptions:
+    """The options with `auto` decided: samples of the user's say what a channel is worth, made-up ones do not."""
+    criterion: Criterion = options.criterion
+    if criterion == "auto":
+        criterion = "activation" if source == "data" else "l1"
+    return replace(options, criterion=criterion)
+
+
+def prune_and_recover(
+    model: ir.Model,
+    trial: Sequence[Feed],
+    samples: Iterable[Feed],
+    options: PruneOptions,
+    *,
+    kind: Kind | None,
+    step: int = 16,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times.
+
+    Every cut is proven on `trial` before it is recovered, and recovered towards the first model. Errors are those of
+    `prune_model`.
+    """
+    if options.steps > 1 and options.ratio is None:
+        raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
+    feeds = list(samples)
+    scorer = _scorer(options, feeds, seed)
+    before, cuts, warnings, records = model, list[Cut](), list[str](), list[Pruning]()
+    current = model
+    for number in range(1, options.steps + 1):
+        share = _step_options(options, number)
+        done = prune_model(current, trial, share, step=step, seed=seed, scorer=scorer)
+        cuts.append(done.cut)
+        warnings += [warning for warning in done.warnings if warning not in warnings]
+        record, current = done.pruning, done.model
+        if kind is not None:
+            mended = recover_model(before, current, cuts, feeds, kind=kind, seed=seed, progress=progress)
+            record, current = replace(record, recovery=mended.recovery), mended.model
+        records.append(record)
+    return Recovered(current, _joined(records), tuple(warnings))
+
+
+def plan_with_samples(
+    model: ir.Model, samples: Iterable[Feed], options: PruneOptions, *, step: int, seed: int
+) -> Pruning:
+    """What would be cut, with the scores that samples give; nothing is changed."""
+    return plan(model, options, step=step, scorer=_scorer(options, list(samples), seed)).record
+
+
+def _scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:
+    kind = options.criterion
+    if kind not in ("activation", "reconstruction"):
+        return None
+
+    def score(model: ir.Model, labels: AxisLabels, grouping: Grouping) -> npt.NDArray[np.float64]:
+        """The loss that each channel causes; where all compete, for every multiply-accumulate that goes with it."""
+        damage = score_channels(model, labels, grouping, feeds, kind=kind, seed=seed)
+        if options.allocation == "uniform":
+            return damage
+        macs = channel_macs(model.graph, labels, grouping.roots)
+        return np.asarray(damage / np.maximum(macs, 1.0), np.float64)
+
+    return score
+
+
+def _step_options(options: PruneOptions, number: int) -> PruneOptions:
+    """What step `number` removes of what is left; counts are rounded in the last one only."""
+    if options.steps == 1 or options.ratio is None:
+        return options
+    left, wanted = (1 - options.ratio * n / options.steps for n in (number - 1, number))
+    return replace(
+        options, ratio=1 - wanted / left, round_to=options.round_to if number == options.steps else 1, steps=1
+    )
+
+
+def _joined(records: Sequence[Pruning]) -> Pruning:
+    """The record of all steps as of one."""
+    first, last = records[0], records[-1]
+    if first is last:
+        return last
+    before = {group.id: group.before for group in first.groups}
+    after = {group.id: group.after for record in records for group in record.groups}
+    macs, parameters = 1.0, 1.0
+    for record in records:
+        macs *= record.macs_ratio if record.macs_ratio is not None else 1.0
+        parameters *= record.params_ratio
+    proofs = [record.proof for record in records if record.proof is not None]
+    recoveries = [record.recovery for record in records if record.recovery is not None]
+    return replace(
+        last,
+        channels_before=first.channels_before,
+        groups=[Group(g.id, g.members, before[g.id], after[g.id], g.score_kind) for g in first.groups],
+        macs_ratio=macs,
+        params_ratio=parameters,
+        proof=max(proofs, key=lambda proof: proof.max_abs_diff or 0.0) if proofs else None,
+        recovery=replace(recoveries[-1], seconds=round(sum(r.seconds for r in recoveries), 3)) if recoveries else None,
+    )

@@ -1,0 +1,64 @@
+"""How many samples and rows of them are enough, and products of a good size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxqp.recover.layers import Layer
+from onnxqp.recover.moments import Moments
+from onnxqp.specs import Feed
+
+Array: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = tuple[Array, Array]
+
+_ROWS = 16384  # rows to fit on, where there are so many...
+_PER_INPUT = 16  # ...or so many for every input, whatever is more...
+_WORK = 4e10  # ...within so many multiplications for one layer
+_BATCH = 1 << 22  # elements that are multiplied at once
+
+
+def affordable(feeds: Iterable[Feed], budget: int) -> list[Feed]:
+    """As many samples as fit into `budget` bytes; one at least."""
+    samples: list[Feed] = []
+    size = 0
+    for feed in feeds:
+        size += sum(array.nbytes for array in feed.values())
+        if samples and size > budget:
+            break
+        samples.append(feed)
+    return samples
+
+
+def choose_positions(layer: Layer, positions: int, samples: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Flat positions of one sample's output that become rows, a random few where there are many."""
+    groups, inputs, _ = layer.matrix().shape
+    wanted = min(max(_ROWS, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
+    count = max(-(-wanted // samples), 1)
+    if count >= positions:
+        return np.arange(positions)
+    return np.sort(random.choice(positions, count, replace=False))
+
+
+class Batch:
+    """Rows that wait until there are enough for one product of a good size."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+        self.waiting: list[Rows] = []
+        self.size = 0
+
+    def add(self, x: Array, y: Array) -> None:
+        self.waiting.append((x, y))
+        self.size += x.size
+        if self.size >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            x, y = zip(*self.waiting, strict=True)
+            self.moments.update(np.concatenate(x, axis=1), np.concatenate(y, axis=1))
+        self.waiting, self.size = [], 0

@@ -1,0 +1,118 @@
+"""Scores from samples: what is missed least goes first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prune_checks import Build, Feed
+
+from onnxqp.errors import UsageError
+from onnxqp.graph import constant, set_initializer
+from onnxqp.options import PruneOptions
+from onnxqp.prune import plan, prune_model
+from onnxqp.prune.cost import channel_macs
+from onnxqp.recover import prune_and_recover, settled
+from onnxqp.recover.elimination import eliminate, reader_of
+from onnxqp.recover.scoring import score_channels
+
+
+def samples(build: Build, count: int = 30) -> list[Feed]:
+    random = np.random.default_rng(1)
+    return [{k: random.normal(size=v.shape).astype(np.float32) for k, v in build.feed.items()} for _ in range(count)]
+
+
+def two_layers(build: Build) -> str:
+    hidden = build.op("Relu", build.conv(build.input(1, 3, 8, 8), 3, 8, 3))
+    return build.conv(hidden, 8, 4, 3)
+
+
+def test_of_twins_one_is_cheap_and_the_other_dear() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(500, 4))
+    x[:, 3] = x[:, 0]
+    matrix = np.ones((4, 2))
+    places = {n: np.array([n]) for n in range(4)}
+    scores = eliminate([reader_of(np.cov(x.T), matrix, places, 1.0, damping=1e-6)], list(range(4)))
+    assert sorted(scores.tolist()) == pytest.approx([0, 2, 2, 10], abs=0.8)
+    assert min(scores[0], scores[3]) < 1e-3 < 1 < max(scores[0], scores[3])
+
+
+def test_an_error_after_a_removal_is_that_of_least_squares() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 5)) @ random.normal(size=(5, 5))
+    x -= x.mean(axis=0)
+    matrix = random.normal(size=(5, 3))
+    reader = reader_of(x.T @ x / len(x), matrix, {2: np.array([2, 3])}, 1.0, damping=1e-12)
+    kept = x[:, [0, 1, 4]]
+    target = x @ matrix
+    fitted = kept @ np.linalg.lstsq(kept, target, rcond=None)[0]
+    assert reader.costs([2])[0] == pytest.approx(np.square(target - fitted).sum() / len(x), rel=1e-6)
+    reader.remove(2)
+    np.testing.assert_allclose(x @ reader.matrix, fitted, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["activation", "reconstruction"])
+def test_a_channel_that_never_changes_goes_first(kind: str) -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    weight = model.graph[0].inputs[1]
+    array = constant(weight)
+    assert array is not None
+    assert weight is not None
+    set_initializer(weight, np.where(np.arange(8)[:, None, None, None] == 5, 0, array).astype(np.float32))
+    made = plan(model, PruneOptions(ratio=0.0), step=1)
+    feeds = samples(build)
+    scores = score_channels(model, made.labels, made.grouping, feeds, kind=kind)  # type: ignore[arg-type]
+    (group,) = made.grouping.groups
+    assert np.isfinite(scores[group.classes]).all()
+    assert int(np.argmin(scores[group.classes])) == 5
+
+
+def test_the_macs_of_channels_add_up_to_those_of_both_layers() -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    made = plan(model, PruneOptions(ratio=0.0), step=1)
+    macs = channel_macs(model.graph, made.labels, made.grouping.roots)
+    (group,) = made.grouping.groups
+    assert macs[group.classes].sum() == 8 * 8 * 9 * (3 * 8 + 8 * 4)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_a_share_of_the_macs_is_kept(allocation: str) -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    feeds = samples(build)
+    options = PruneOptions(macs_ratio=0.5, round_to=1, criterion="activation", allocation=allocation)  # type: ignore[arg-type]
+    done = prune_and_recover(model, feeds[:2], feeds, options, kind="least-squares", step=1)
+    assert done.pruning.macs_ratio == pytest.approx(0.5)
+    assert done.pruning.proof is not None
+    assert done.pruning.proof.checked
+    assert done.pruning.recovery is not None
+    assert {group.score_kind for group in done.pruning.groups} == {"activation"}
+
+
+def test_steps_end_where_one_cut_ends() -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    feeds = samples(build)
+    options = PruneOptions(ratio=0.5, round_to=1, criterion="activation", steps=3)
+    done = prune_and_recover(model, feeds[:2], feeds, options, kind="least-squares", step=1).pruning
+    once = prune_model(model, feeds[:2], PruneOptions(ratio=0.5, round_to=1), step=1).pruning
+    assert [(group.before, group.after) for group in done.groups] == [(8, 4)]
+    assert (done.channels_before, done.channels_after) == (once.channels_before, once.channels_after)
+    assert done.macs_ratio == pytest.approx(once.macs_ratio)
+    assert done.params_ratio == pytest.approx(once.params_ratio)
+
+
+def test_steps_need_a_ratio() -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    options = PruneOptions(threshold=0.5, steps=2)
+    with pytest.raises(UsageError, match="--steps"):
+        prune_and_recover(model, [build.feed], samples(build, 2), options, kind=None)
+
+
+def test_only_data_of_the_users_says_what_channels_are_worth() -> None:
+    assert settled(PruneOptions(ratio=0.5), "data").criterion == "activation"
+    assert settled(PruneOptions(ratio=0.5), "synthetic").criterion == "l1"
+    assert settled(PruneOptions(ratio=0.5, criterion="l2"), "data").criterion == "l2"
