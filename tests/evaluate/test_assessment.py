@@ -153,3 +153,34 @@ def test_samples_in_a_feed():
 def test_declared_outputs_that_may_hold_classes(shape, dtype, name, expected):
     assert may_hold_classes((InputSpec("y", dtype, shape),), name) is expected
     assert may_hold_classes((), None) is False
+
+
+@pytest.fixture(scope="module")
+def digits(zoo):
+    """A trained classifier of the zoo, twice, and 1000 of its labelled digits."""
+    data = np.load(zoo / "data" / "mnist" / "eval.npz")
+    session = Session(zoo / "models" / "mnist_cntk.onnx")
+    feeds = [{"Input3": image[None]} for image in data["Input3"][:1000]]
+    return session, feeds, data["labels"][:1000]
+
+
+def test_a_trained_model_against_itself(digits):
+    session, feeds, labels = digits
+    said = []
+    found = assess(session, session, zip(feeds, labels, strict=True), warn=said.append)
+    assert found.accuracy.baseline > 98
+    assert (found.accuracy.drop, found.accuracy.drop_ci, found.accuracy.flips) == (0, (0, 0), 0)
+    assert (found.fidelity.top1_agreement, found.fidelity.sqnr_db) == (100, None)
+    assert said == []
+
+
+def test_a_trained_model_on_data_prepared_wrongly(digits):
+    """The two classic mistakes are seen and told apart: another order of the classes, another scale of the pixels."""
+    session, feeds, labels = digits
+    said = []
+    accuracy(session, session, zip(feeds, (labels * 3 + 1) % 10, strict=True), warn=said.append)
+    assert "another order of the classes it would be about 9" in said[0]
+    dark = [{"Input3": feed["Input3"] / np.float32(25500)} for feed in feeds]
+    accuracy(session, session, zip(dark, labels, strict=True), warn=said.append)
+    assert "near chance" in said[1]
+    assert "preprocessed wrongly" in said[1]
