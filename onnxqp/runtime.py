@@ -204,6 +204,15 @@ def refused(message: str, where: str | None) -> OnnxqpError:
     )
 
 
+def doubtful(message: str, where: str) -> ModelError:
+    """What is wrong with a model that opens, does not run on made-up inputs, and cannot be worked on either."""
+    return ModelError(
+        f"the model opens, but does not run: {_first_line(message)}",
+        where=where,
+        hint="check that the exporting tool runs its own file",
+    )
+
+
 def _run_error(message: str) -> OnnxqpError:
     line = _first_line(message)
     if any(text in message for text in ("bad_alloc", "Failed to allocate", "would require more than")):

@@ -54,7 +54,7 @@ def check_sizes(model: ir.Model, path: Path | None) -> None:
     free = available_memory()
     for node in model.graph:
         for value in node.outputs:
-            size = math.prod(size or 1 for size in dims(value) or ()) * (value.dtype.itemsize if value.dtype else 1)
+            size = math.prod(size or 1 for size in dims(value) or ()) * _element_bytes(value)
             if free is not None and size > free:
                 raise ResourceError(
                     f"node {node.name!r} ({node.op_type}) makes a value of {size / 1e9:.1f} GB, and only "
@@ -62,6 +62,10 @@ def check_sizes(model: ir.Model, path: Path | None) -> None:
                     where=None if path is None else str(path),
                     hint="fix smaller sizes when exporting the model, or use a machine with more memory",
                 )
+
+
+def _element_bytes(value: ir.Value) -> float:
+    return 8 if value.dtype is None or value.dtype == ir.DataType.STRING else value.dtype.itemsize
 
 
 def _operands(model: ir.Model) -> Iterator[ir.Value]:

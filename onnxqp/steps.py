@@ -21,7 +21,7 @@ from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.graph import iterate
 from onnxqp.memory import PeakMemory
 from onnxqp.report.records import Machine, ModelSummary, Report
-from onnxqp.runtime import Session, cpu, refused, versions
+from onnxqp.runtime import Session, cpu, doubtful, refused, versions
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
 
@@ -91,18 +91,20 @@ class Subject:
     path: Path | None
     name: str
     refusal: OnnxqpError | None = None  # what onnxruntime says when it does not open the file as it is
+    doubt: OnnxqpError | None = None  # what it says when it opens the file and does not run it
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
-        """What goes wrong with a model that onnxruntime refuses is the model's fault, not a bug of ours."""
+        """What goes wrong unforeseen with a model that does not even run is the model's fault, not a bug of ours."""
         try:
             yield
         except (OnnxqpError, MemoryError):
             raise
         except Exception as err:
-            if self.refusal is None:
+            fault = self.refusal or self.doubt
+            if fault is None:
                 raise
-            raise self.refusal from err
+            raise fault from err
 
     @property
     def source(self) -> Path | ir.Model:
@@ -127,7 +129,8 @@ def open_subject(given: ModelLike) -> Subject:
     probe.warm()
     model = files.load(path)
     found = probe.examine(path, files.file_bytes(path, model))
-    return Subject(model, path, str(given), None if found is None else refused(found, str(path)))
+    refusal = None if found.refusal is None else refused(found.refusal, str(path))
+    return Subject(model, path, str(given), refusal, None if found.doubt is None else doubtful(found.doubt, str(path)))
 
 
 def count_macs(model: ir.Model) -> int:

@@ -22,7 +22,9 @@ def convolution_fault(node: ir.Node, *, transposed: bool) -> str | None:
     weight = dims(node.inputs[1]) if len(node.inputs) > 1 else None
     if group < 1:
         return f"group is {group}"
-    if weight is not None and len(weight) > 2:
+    if weight is not None and len(weight) < 3:
+        return f"its weight has shape {list(weight)}"
+    if weight is not None:
         if kernel is not None and any(
             size not in (None, wanted) for size, wanted in zip(weight[2:], kernel, strict=False)
         ):

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,21 @@ def process() -> subprocess.Popen[bytes] | None:
     return _worker.child
 
 
-def examine(path: Path, size: int) -> str | None:
-    """What onnxruntime says when it refuses the model at `path`, of `size` bytes; None when it opens it, or is not
-    asked because the model is very large.
+@dataclass(frozen=True)
+class Finding:
+    """What the child saw: both None when all is well, or when it was not asked because the model is very large."""
+
+    refusal: str | None = None  # why onnxruntime does not open the model
+    doubt: str | None = None  # why it does not run on made-up inputs, or what onnx finds inconsistent; may be harmless
+
+
+def examine(path: Path, size: int) -> Finding:
+    """Let the child look at the model at `path`, of `size` bytes with its external data.
 
     Raises ModelError when native code crashes on the file, ResourceError when it exceeds its time or memory.
     """
     if size > LARGEST or not sys.executable:
-        return None
+        return Finding()
     seconds = BASE_SECONDS + size / BYTES_PER_SECOND
     request = {"model": str(path.absolute()), "seconds": seconds, "memory": _allowance(size)}
     try:
@@ -72,8 +80,7 @@ def examine(path: Path, size: int) -> str | None:
         ) from err
     if answer.get("out_of_memory"):
         raise _too_large(str(path), "not enough memory to look at the model")
-    refusal = answer.get("refusal")
-    return None if refusal is None else str(refusal)
+    return Finding(answer.get("refusal"), answer.get("doubt"))
 
 
 def _allowance(size: int) -> int:
