@@ -6,7 +6,7 @@ makes of it, `quantize/` turns both into a `Spec` per value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -116,11 +116,9 @@ Role: TypeAlias = Compute | Movement | Activation | Float
 
 @dataclass(frozen=True)
 class Observed:
-    """Range from calibration."""
+    """uint8, its range from calibration, capped by what is known of it: a Clip's bounds."""
 
-    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.uint8))
-    symmetric: bool = False
-    low: float | None = None  # the range may be capped: a Clip's bounds
+    low: float | None = None
     high: float | None = None
 
 
@@ -131,20 +129,4 @@ class Shared:
     with_value: str
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """Known without looking at data, as Sigmoid's 1/256."""
-
-    scale: float
-    zero_point: int
-    dtype: np.dtype[np.generic] = field(default_factory=lambda: np.dtype(np.uint8))
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A bias: int32, scale = product of the scales of the two values named."""
-
-    from_values: tuple[str, str]
-
-
-Spec: TypeAlias = Observed | Shared | Fixed | Derived
+Spec: TypeAlias = Observed | Shared

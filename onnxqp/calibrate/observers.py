@@ -55,8 +55,9 @@ class ChannelMean:
     def update(self, x: Array) -> None:
         axis = self.axis % x.ndim
         channels, after = x.shape[axis], math.prod(x.shape[axis + 1 :])
-        rows = x.reshape(-1, channels, after).sum(axis=2) if after > 1 else x.reshape(-1, channels)
-        self._add(rows.sum(axis=0, dtype=np.float64), x.size // max(channels, 1))
+        with np.errstate(over="ignore", invalid="ignore"):  # a mean that is not finite is of no use to anyone
+            rows = x.reshape(-1, channels, after).sum(axis=2) if after > 1 else x.reshape(-1, channels)
+            self._add(rows.sum(axis=0, dtype=np.float64), x.size // max(channels, 1))
 
     def merge(self, other: Self) -> None:
         if other.total is not None:

@@ -50,10 +50,9 @@ def mse(histogram: Histogram, clip_weight: float = 1.0) -> Range:
         return low, high
     errors = _ClippingErrors(histogram, clip_weight)
     shrink = np.linspace(0.0, 1.0, CANDIDATES + 1)[1:]
-    best = min(
-        ((float(low * f), float(high * f)) for f in shrink[CANDIDATES // 4 :]),
-        key=lambda ends: (float(errors.total(ends[0], ends[1])), -ends[1] + ends[0]),
-    )
+    both = shrink[CANDIDATES // 4 :]
+    factor = _least(both, errors.total(low * both, high * both))
+    best = (low * factor, high * factor)
     for _ in range(8):
         bottom = _least(low * shrink, errors.total(low * shrink, best[1])) if low < 0 else 0.0
         top = _least(high * shrink, errors.total(bottom, high * shrink)) if high > 0 else 0.0

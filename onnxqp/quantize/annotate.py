@@ -7,7 +7,7 @@ that moves elements. All other nodes stay in float, each with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -60,15 +60,20 @@ class Annotation:
     quantizable: set[str] = field(default_factory=set)
     names: list[tuple[str, str]] = field(default_factory=list)  # (name, type) of all arithmetic, in order
 
-    def without(self, name: str, reason: str) -> Annotation:
-        """The same but for the units that read or make the value of that name: they stay in float, for this reason."""
-        gone = [u for u in self.units if any(v.name == name for v in (*u.outputs, *(value for _, value in u.inputs)))]
+    def without(self, names: Collection[str], because: str) -> Annotation:
+        """The same but for the units that read or make one of these values: they stay in float, the value `because`."""
+        gone: dict[Unit, str] = {}
+        for unit in self.units:
+            touched = [value.name or "" for value in (*unit.outputs, *(value for _, value in unit.inputs))]
+            found = next((name for name in touched if name in names), None)
+            if found is not None:
+                gone[unit] = f"{found} {because}"
         return replace(
             self,
             units=[unit for unit in self.units if unit not in gone],
             made_by={value: unit for value, unit in self.made_by.items() if unit not in gone},
             read_by={value: [u for u in units if u not in gone] for value, units in self.read_by.items()},
-            reasons=self.reasons | {unit.node.name or "": reason for unit in gone},
+            reasons=self.reasons | {unit.node.name or "": reason for unit, reason in gone.items()},
         )
 
     def values(self) -> list[ir.Value]:

@@ -76,6 +76,7 @@ class _Inserter:
         per_tensor: bool,
     ) -> None:
         self.graph = model.graph
+        self.first = model.graph[0]
         self.plan = plan
         self.parameters = parameters
         self.means = means
@@ -212,7 +213,8 @@ class _Inserter:
         if len(node.inputs) <= index:
             node.resize_inputs(index + 1)
         old = node.inputs[index]
-        name = old.name if old is not None and old.name else f"{node.name}_bias"
+        alone = old is not None and len(old.uses()) == 1
+        name = old.name if old is not None and old.name and alone else f"{node.name}_bias"
         scale = np.asarray(x_scale * w_scale, np.float32)
         integers = quantize_bias(bias, x_scale, w_scale)
         node.replace_input_with(index, self._integers(integers, scale, 0 if scale.ndim else None, name))
@@ -267,5 +269,5 @@ class _Inserter:
         if source is not None:
             self.graph.insert_after(source, node)
         else:
-            self.graph.insert_before(self.graph[0], node)
+            self.graph.insert_before(self.first, node)
         return result

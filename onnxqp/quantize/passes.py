@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -97,7 +97,8 @@ def quantize_model(
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
     annotation = annotate(work, target, options.selection)
     elements = _elements(work, annotation, repeatable, statistics)
-    plan = make_plan(annotation, decide(annotation, target, elements), target)
+    decision = decide(annotation, target, elements)
+    plan = make_plan(annotation, decision, target)
     values, channels = _observed(annotation, plan), _channels(annotation)
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
@@ -106,12 +107,12 @@ def quantize_model(
     histograms = {name: statistics.histograms[name] for name in values}
     _add_moved(annotation, histograms)
     warnings = []
-    for name in _not_finite(histograms):
-        warnings.append(f"{name} holds NaN or infinity in calibration: the nodes around it stay in float")
-        annotation = annotation.without(name, f"{name} holds NaN or infinity in calibration")
-    plan = make_plan(
-        annotation, decide(annotation, target, elements), target, lambda value: _span(histograms.get(value.name or ""))
-    )
+    if broken := {name: None for name, histogram in histograms.items() if histogram.invalid}:
+        some = ", ".join(itertools.islice(broken, 3)) + (" and others" if len(broken) > 3 else "")
+        warnings.append(f"NaN or infinity in calibration, in {some}: the nodes around stay in float")
+        annotation = annotation.without(broken, "holds NaN or infinity in calibration")
+        decision = decide(annotation, target, elements)
+    plan = make_plan(annotation, decision, target, lambda value: _span(histograms.get(value.name or "")))
     method = METHODS[options.method]
     parameters = activation_parameters(plan.values, histograms, lambda name, histogram: method(histogram))
     means = {name: mean for name in channels if (mean := statistics.means[name].mean) is not None}
@@ -219,10 +220,6 @@ def _add_moved(annotation: Annotation, histograms: dict[str, Histogram]) -> None
         if unit.moves and source is not None:
             for value in unit.outputs:
                 histograms.setdefault(value.name or "", source)
-
-
-def _not_finite(histograms: Mapping[str, Histogram]) -> list[str]:
-    return [name for name, histogram in histograms.items() if histogram.invalid]
 
 
 def _span(histogram: Histogram | None) -> float | None:
