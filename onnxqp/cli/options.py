@@ -486,7 +486,7 @@ reporting = gathered(
         "--report",
         metavar="PATH",
         multiple=True,
-        help="Also write the report, by suffix: .json, .md, .xml (JUnit). Repeatable.",
+        help="Also write the report, by suffix: .json, .md, .html, .xml (JUnit). Repeatable.",
     ),
     option(
         SHOW,

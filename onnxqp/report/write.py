@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from onnxqp.errors import OutputError, UsageError
-from onnxqp.report import junit, markdown
+from onnxqp.report import html, junit, markdown
 from onnxqp.report.records import Report
 
 
@@ -22,6 +22,7 @@ def to_json(report: Report) -> str:
 _VIEWS: dict[str, Callable[[Report], bytes]] = {
     ".json": lambda report: to_json(report).encode() + b"\n",
     ".md": lambda report: markdown.render(report).encode("utf-8", "backslashreplace"),
+    ".html": lambda report: html.render(report).encode("utf-8", "backslashreplace"),
     ".xml": junit.render,
 }
 SUFFIXES = tuple(_VIEWS)

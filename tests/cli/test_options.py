@@ -111,7 +111,7 @@ def test_sizes(run: Run, api: FakeApi, text: str, size: int) -> None:
         ("quantize m.onnx --shape x:N,3", "--shape: 'x:N,3' is not NAME:1,3,224,224", "quantize --help"),
         ("quantize m.onnx --shape x:1 --shape x:2", "--shape gives x twice", "one shape"),
         ("quantize m.onnx --metric top3", "--metric: unknown metric 'top3'", "top1, top5 or file.py:function"),
-        ("quantize m.onnx --report r.html", "no kind of report ends in '.html'", ".json, .md, .xml"),
+        ("quantize m.onnx --report r.pdf", "no kind of report ends in '.pdf'", ".json, .md, .html, .xml"),
         ("quantize m.onnx --config none.toml", "none.toml: cannot be read", "path of the configuration"),
         ("quantize a.onnx b.onnx", "Got unexpected extra argument", "quantize --help"),
         ("quantize m.onnx --force=yes", "--force does not take a value", "quantize --help"),

@@ -510,7 +510,7 @@ def test_names_are_only_names(place: Place, name: str) -> None:
     assert ran.code == 0
     assert "\x1b" not in ran.out
     works(place, graphs.renamed(name))
-    for suffix in ("json", "md", "xml"):
+    for suffix in ("json", "md", "xml", "html"):
         place.run("prune", "m.onnx", "--ratio", "0.5", "--dry-run", "--report", f"report.{suffix}")
         text = (place.folder / f"report.{suffix}").read_text(encoding="utf-8")
         assert "\x1b" not in text

@@ -27,11 +27,11 @@ def test_the_suffix_chooses_the_view(tmp_path: Path) -> None:
     assert names(tmp_path) == ["R.JSON", "r.json", "r.md", "r.xml"]
 
 
-@pytest.mark.parametrize("name", ["r.html", "r.txt", "r", "r.json.gz"])
+@pytest.mark.parametrize("name", ["r.pdf", "r.txt", "r", "r.json.gz"])
 def test_other_suffixes_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError) as caught:
         write.write(quantized(), tmp_path / name)
-    assert ".json, .md, .xml" in (caught.value.hint or "")
+    assert ".json, .md, .html, .xml" in (caught.value.hint or "")
     assert not names(tmp_path)
 
 
