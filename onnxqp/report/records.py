@@ -62,7 +62,7 @@ class Latency:
     candidate: LatencyStats
     speedup: float  # baseline / candidate, medians
     speedup_ci: tuple[float, float]
-    noise: float  # |A/A ratio - 1| of the baseline against itself
+    noise: float  # |A/A ratio - 1|: how far a model seems from itself
     threads: int
     batch: int
 
