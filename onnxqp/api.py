@@ -122,7 +122,7 @@ def quantize(
         with run.stage("quantize"):
             feeds, seed = Feeds(inputs.calibration, job.data_options.batch_size), job.data_options.seed
             advance = run.advance("quantize")
-            done = quantize_model(job.normal, feeds, options, statistics=stored, seed=seed, progress=advance)
+            done = quantize_model(job.normal, feeds, options, statistics=stored, progress=advance)
         for warning in done.warnings:
             run.warn(warning)
         calibration.save(done.statistics, job.subject, inputs, options, seed)
@@ -214,11 +214,12 @@ def validate(
     with run.memory:
         first, second = open_subject(baseline), open_subject(candidate)
         with run.stage("open"):
-            ours = Session(first.source, threads=measure.threads)
+            normal, other = files.clone(first.model), files.clone(second.model)
+            normalize(normal)
+            normalize(other)
+            ours = _open_baseline(run, first, normal, measure.threads)
             theirs = Session(second.source, threads=measure.threads)
             require_same_signature(ours, theirs)
-            normal = files.clone(first.model)
-            normalize(normal)
         inputs = gather_to_judge(run, normal, ours, data, measure.output_name)
         require(gates, ours, inputs, measure)
         options, _ = as_options(data)
@@ -233,8 +234,6 @@ def validate(
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        other = files.clone(second.model)
-        normalize(other)
         report = run.report(
             passed=verdict.passed,
             input=first.summary(count_macs(normal)),

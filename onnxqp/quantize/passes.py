@@ -78,7 +78,6 @@ def quantize_model(
     options: QuantizeOptions,
     *,
     statistics: Statistics | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
