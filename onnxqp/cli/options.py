@@ -66,7 +66,7 @@ WHAT, WHICH, DATA, MEASURE, GATE, WRITE, SHOW = (
     "Which nodes",
     "Data",
     "Measuring",
-    settings.GATE,
+    "Gates (a missed one: exit code 1)",
     "Output",
     "Reporting",
 )

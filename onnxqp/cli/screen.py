@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from onnxqp.cli import github, streams
+from onnxqp.cli import streams
 from onnxqp.errors import EXIT_DONE, EXIT_GATE_MISSED
 from onnxqp.report.records import SCHEMA_VERSION
 from onnxqp.report.text import printable
@@ -57,7 +57,6 @@ class Screen:
 
         for path in self.reports:
             write.write(report, Path(path))
-        github.publish(report)
         if not self.quiet:
             for warning in report.warnings:
                 click.echo(f"warning: {printable(warning)}", err=True)
