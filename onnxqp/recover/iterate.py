@@ -80,6 +80,9 @@ def prune_and_recover(
         if kind is not None:
             mended = recover_model(before, current, cuts, feeds, kind=kind, seed=seed, progress=progress)
             record, current = replace(record, recovery=mended.recovery), mended.model
+            warnings += [
+                f"not recovered: {reason}" for reason in mended.left if f"not recovered: {reason}" not in warnings
+            ]
         records.append(record)
     return Recovered(current, _joined(records), tuple(warnings))
 

@@ -37,10 +37,11 @@ _HELD = 5  # every fifth sample is held out
 
 @dataclass(frozen=True)
 class Refitted:
-    """The model with new weights, and what was done."""
+    """The model with new weights, what was done, and the layers left as they were cut, with reasons."""
 
     model: ir.Model
     recovery: Recovery
+    left: tuple[str, ...]
 
 
 def recover_model(
@@ -65,12 +66,15 @@ def recover_model(
     samples = affordable(feeds, BUDGET)
     ours, theirs = Walk(model, samples, budget=budget), Walk(original, samples, budget=budget)
     fitted = rejected = 0
+    left: list[str] = []
     places = [layers[node] for node in ours.order if node in layers]
     for done, layer in enumerate(places):
         if progress is not None:
             progress(done, len(places))
-        source = theirs.node(layer.node.name or "")
-        if source is None or layer.matrix().shape[1] > LARGEST:
+        source, width = theirs.node(layer.node.name or ""), layer.matrix().shape[1]
+        if source is None or width > LARGEST:
+            why = "is not in the original" if source is None else f"has {width} inputs times taps, more than {LARGEST}"
+            left.append(f"{layer.node.name} {why}")
             continue
         pairs = _Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments()
@@ -80,7 +84,7 @@ def recover_model(
         fitted += found.kind == kind
         rejected += found.kind != kind
     drop_idle(list(layers.values()))
-    return Refitted(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)))
+    return Refitted(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)), tuple(left))
 
 
 class _Pairs:

@@ -150,6 +150,20 @@ def test_a_cut_after_a_cut_is_recovered_from_the_first_model() -> None:
     assert distance(model, found, feeds) < 0.7 * distance(model, twice, feeds)
 
 
+def test_a_layer_too_wide_to_refit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxqp.recover.reconstruct.LARGEST", 50)
+    build = Build()
+    model = residual_network(build)
+    pruned, found = cut_and_recover(model, planned(model, 0.5), samples(build))
+    assert found.left
+    assert all("more than 50" in reason for reason in found.left)
+    names = {reason.split(" has ")[0] for reason in found.left}
+    weights = {node.name: constant(node.inputs[1]) for node in found.model.graph if node.name in names}
+    for node in pruned.graph:
+        if node.name in names:
+            np.testing.assert_array_equal(weights[node.name], constant(node.inputs[1]))
+
+
 def test_the_same_seed_gives_the_same_weights_and_any_budget_too() -> None:
     build = Build()
     model = residual_network(build)
