@@ -53,6 +53,9 @@ class CustomMetric:
 Metric: TypeAlias = TopK | CustomMetric
 
 
+_HINT = "--metric takes top1, top5 or file.py:function, with a file and a function that exist"
+
+
 def parse_metric(text: str) -> Metric:
     """`top1`, `top5`, or `file.py:function`, split at the last colon; the function's name may hold dots.
 
@@ -61,11 +64,11 @@ def parse_metric(text: str) -> Metric:
     if text in ("top1", "top5"):
         return TopK(int(text[3:]))
     if ":" not in text:
-        raise UsageError(f"unknown metric {text!r}", hint="--metric takes top1, top5 or file.py:function")
+        raise UsageError(f"unknown metric {text!r}", hint=_HINT)
     try:
         function, beside = find_function(text)
     except DataError as fault:
-        raise UsageError(f"--metric: {fault.message}", where=text, hint=fault.hint) from fault
+        raise UsageError(f"--metric: {fault.message}", where=text, hint=_HINT) from fault
 
     def call(outputs: list[dict[str, Array]], labels: list[Any]) -> float:
         with beside():

@@ -406,8 +406,13 @@ def test_attribute_of_another_type(place: Place) -> None:
     refused(place, changed(change), 3)
 
 
-@pytest.mark.parametrize("name", ["conv1", "classifier", "relu1", "pool", "flatten"])
-@pytest.mark.parametrize("count", [0, 1, 9])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        *((name, count) for name in ("conv1", "classifier") for count in (0, 1, 9)),
+        *((name, count) for name in ("relu1", "pool", "flatten") for count in (0, 9)),  # one input is right
+    ],
+)
 def test_wrong_number_of_inputs(place: Place, name: str, count: int) -> None:
     def change(proto: onnx.ModelProto) -> None:
         found = node(proto, name)
@@ -415,8 +420,6 @@ def test_wrong_number_of_inputs(place: Place, name: str, count: int) -> None:
         del found.input[:]
         found.input.extend(kept)
 
-    if count == 1 and name in ("relu1", "pool", "flatten"):
-        pytest.skip("one is right")
     refused(place, changed(change), 3)
 
 
