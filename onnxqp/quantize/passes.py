@@ -1,6 +1,7 @@
 """The whole of quantization on one normalised model, each step in a module of its own.
 
-prepare (exact rewrites) -> annotate -> decide -> calibrate -> parameters -> insert -> weights at rest -> verify.
+prepare (exact rewrites) -> annotate -> calibrate -> decide, by a table or by the clock (`placement`) -> build
+(`candidate`: parameters, weights at rest, insertion) and verify.
 """
 
 from __future__ import annotations
@@ -8,32 +9,33 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, collect
 from onnxqp.calibrate.observers import Histogram, MinMax
-from onnxqp.calibrate.ranges import METHODS, Range, minmax
+from onnxqp.calibrate.ranges import Range
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
-from onnxqp.model import clone
-from onnxqp.normalize.cleanup import remove_dead
+from onnxqp.model import clone, tensor_bytes
 from onnxqp.ops import rule_for
 from onnxqp.options import QuantizeOptions
 from onnxqp.plan import QuantizationPlan
 from onnxqp.quantize.annotate import Annotation, annotate
-from onnxqp.quantize.at_rest import store_at_rest
+from onnxqp.quantize.candidate import Candidate, Material
+from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
-from onnxqp.quantize.insert import insert
-from onnxqp.quantize.parameters import activation_parameters
+from onnxqp.quantize.placement import place
 from onnxqp.quantize.planning import make_plan
-from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
-from onnxqp.specs import Compute, Feed, Observed
+from onnxqp.specs import Compute, Feed
 from onnxqp.targets import TARGETS, resolve
+
+TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
+TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def plan_quantization(model: ir.Model, options: QuantizeOptions) -> Quantization
     if not any(rule_for(node).quantized for node in iterate(work)):
         _prepare(work, options)
     annotation = annotate(work, target, options.selection)
-    return make_plan(annotation, decide(annotation, target), target)
+    return make_plan(annotation, decide(annotation, Costs(target)), target)
 
 
 def observe_model(
@@ -78,12 +80,14 @@ def quantize_model(
     options: QuantizeOptions,
     *,
     statistics: Statistics | None = None,
+    threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
 
     `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
-    those that the result holds are of every value that another run may want.
+    those that the result holds are of every value that another run may want. With the target `auto` this machine is
+    measured, with that many `threads`, to decide what runs on integers.
 
     Raises UnsupportedError for a model that is quantized already or in which nothing can be, ModelError for weights
     that are not finite, DataError for samples that do not fit.
@@ -96,9 +100,8 @@ def quantize_model(
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
     annotation = annotate(work, target, options.selection)
     elements = _elements(work, annotation, repeatable, statistics)
-    decision = decide(annotation, target, elements)
-    plan = make_plan(annotation, decision, target)
-    values, channels = _observed(annotation, plan), _channels(annotation)
+    costs = Costs(target, elements)
+    values, channels = _observed(annotation), _channels(annotation)
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
         statistics = observe(work, repeatable, *every, progress=progress)
@@ -110,27 +113,20 @@ def quantize_model(
         some = ", ".join(itertools.islice(broken, 3)) + (" and others" if len(broken) > 3 else "")
         warnings.append(f"NaN or infinity in calibration, in {some}: the nodes around stay in float")
         annotation = annotation.without(broken, "holds NaN or infinity in calibration")
-        decision = decide(annotation, target, elements)
-    plan = make_plan(annotation, decision, target, lambda value: _span(histograms.get(value.name or "")))
-    method = METHODS[options.method]
-    parameters = activation_parameters(plan.values, histograms, lambda name, histogram: method(histogram))
     means = {name: mean for name in channels if (mean := statistics.means[name].mean) is not None}
-    stored = store_at_rest(work, _excluded(work, options) | {node.node for node in plan.integer_nodes}, means)
-    inserted = insert(work, plan, parameters, means=means, per_tensor=options.per_tensor)
-    remove_dead(work)
-    if not stored.weights and not any(plan.integer_nodes):
-        raise _nothing(plan)
-    unfused = unfused_nodes(work, plan)
-    record = replace(
-        plan.record(),
-        nodes_fused=sum(1 for _ in plan.integer_nodes) - len(unfused),
-        weights_at_rest=stored.weights,
-        unfused=unfused,
-        weights_made_safe=inserted.weights_made_safe,
-        bias_corrected=inserted.bias_corrected + stored.bias_corrected,
-    )
-    ranges = {name: own.range for name, own in parameters.items()}
-    return QuantizeResult(work, record, ranges, statistics, warnings)
+    material = Material(work, annotation, target, options, histograms, means)
+    candidate = _placed(material, costs, list(itertools.islice(repeatable, TIMED_FEEDS)), threads)
+    if not candidate.changed:
+        raise _nothing(candidate.plan)
+    return QuantizeResult(candidate.model, candidate.record(), dict(candidate.ranges), statistics, warnings)
+
+
+def _placed(material: Material, costs: Costs, feeds: list[Feed], threads: int) -> Candidate:
+    """The clock decides for this machine, the table for others and for models too large to try out."""
+    weights = sum(tensor_bytes(value) for graph in material.model.graphs() for value in graph.initializers.values())
+    if material.options.target != "auto" or weights > TRIED_BYTES:
+        return material.build(decide(material.annotation, costs))
+    return place(material, costs, feeds, threads=threads).candidate
 
 
 # ---- before ------------------------------------------------------------------------------------------------------
@@ -168,11 +164,6 @@ def _prepare(model: ir.Model, options: QuantizeOptions) -> None:
             rule_for(node).plain(node)
 
 
-def _excluded(model: ir.Model, options: QuantizeOptions) -> set[str]:
-    names = ((node.name or "", op_name(node)) for node in iterate(model))
-    return {name for name, op_type in names if options.selection.reason_against(name, op_type) is not None}
-
-
 # ---- calibration ------------------------------------------------------------------------------------------------
 
 
@@ -189,10 +180,10 @@ def _elements(
     return {name: observer.count for name, observer in observers.items()}
 
 
-def _observed(annotation: Annotation, plan: QuantizationPlan) -> list[str]:
+def _observed(annotation: Annotation) -> list[str]:
     """The values to look at: what a movement makes holds the elements of what it reads."""
     moved = {value.name for unit in annotation.units if unit.moves for value in unit.outputs}
-    return [name for name, spec in plan.values.items() if isinstance(spec, Observed) or name not in moved]
+    return [name for value in annotation.values() if (name := value.name or "") not in moved]
 
 
 def _observable(model: ir.Model, options: QuantizeOptions) -> tuple[list[str], dict[str, int]]:
@@ -219,13 +210,6 @@ def _add_moved(annotation: Annotation, histograms: dict[str, Histogram]) -> None
         if unit.moves and source is not None:
             for value in unit.outputs:
                 histograms.setdefault(value.name or "", source)
-
-
-def _span(histogram: Histogram | None) -> float | None:
-    if histogram is None:
-        return None
-    low, high = minmax(histogram)
-    return high - low
 
 
 def _nothing(plan: QuantizationPlan) -> UnsupportedError:
