@@ -3,13 +3,16 @@
     python benchmarks/quantize.py                                  # everything; the table goes to stdout
     python benchmarks/quantize.py --only 'resnet*' --samples 32    # some models
     python benchmarks/quantize.py --tools onnxqp,ort-best --json facts.json
+    python benchmarks/quantize.py --peer-python nncf=peers/nncf/bin/python --peer-python quark=peers/quark/bin/python
 
 Columns: `onnxqp quantize` with no flags but its data; `quantize_static` of onnxruntime with its defaults; the same with
-the best flags by hand (uint8 activations, int8 weights, per channel, reduced range); `quantize_dynamic`; NNCF where it
-is installed. onnxruntime's own preparation runs before its tools. Every tool is a process of its own, whose seconds and
-peak resident memory are those of the whole process. A cell says: speed-up over the fp32 file with its 95 % interval
-(interleaved, as `onnxqp validate` measures it), the metric's value, how many times smaller the file is, the tool's
-seconds and memory. Zoo models are judged by the zoo's own evaluate.py, sample models by top-1 on their held-out data.
+the best flags by hand (uint8 activations, int8 weights, per channel, reduced range); `quantize_dynamic`; NNCF (its
+defaults) and AMD Quark (its U8S8_AAWS configuration, the one for CPUs) where they are installed, each in an environment
+of its own if `--peer-python` names one. onnxruntime's own preparation runs before its tools. Every tool is a process of
+its own, whose seconds and peak resident memory are those of the whole process. A cell says: speed-up over the fp32 file
+with its 95 % interval (interleaved, as `onnxqp validate` measures it), the metric's value, how many times smaller the
+file is, the tool's seconds and memory. Zoo models are judged by the zoo's own evaluate.py, sample models by top-1 on
+their held-out data.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = ("onnxqp", "ort-default", "ort-best", "ort-dynamic", "nncf")
+TOOLS = ("onnxqp", "ort-default", "ort-best", "ort-dynamic", "nncf", "quark")
+PEERS = ("nncf", "quark")  # what need not be there
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,24 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="models of these names")
     parser.add_argument("--tools", default=None, help="which of " + ", ".join(TOOLS))
     parser.add_argument("--samples", type=int, default=32, help="calibration samples (32)")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="the interpreter of an environment that holds a peer: nncf=PATH, quark=PATH",
+    )
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="limit of one process (900)")
     parser.add_argument("--json", type=Path, help="all facts, in a file")
     for hidden in ("--make", "--model", "--feeds", "--output"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    available = [tool for tool in TOOLS if tool != "nncf" or importlib.util.find_spec("nncf") is not None]
+    named = (peer.split("=", 1) for peer in options.peer_python if "=" in peer)
+    options.peers = {name: str(Path(path).absolute()) for name, path in named}  # a resolved link is another environment
+    if len(options.peers) < len(options.peer_python) or set(options.peers) - set(PEERS):
+        parser.error(f"--peer-python takes NAME=PATH, with a name out of {', '.join(PEERS)}")
+    found = {peer for peer in PEERS if peer in options.peers or importlib.util.find_spec(peer) is not None}
+    available = [tool for tool in TOOLS if tool not in PEERS or tool in found]
     options.tools = options.tools.split(",") if options.tools else available
     if unknown := set(options.tools) - set(TOOLS):
         parser.error(f"unknown tool {', '.join(sorted(unknown))}")
@@ -124,7 +140,17 @@ def _judge(subject: Subject, tool: str, folder: Path, options: argparse.Namespac
         command = [sys.executable, "-m", "onnxqp", "quantize", str(subject.path), "-o", str(output)]
         command += ["--data", subject.feeds, "--samples", samples, "--no-validate", "-q"]
     else:
-        command = [sys.executable, __file__, "--make", tool, "--model", str(subject.path), "--samples", samples]
+        python = options.peers.get(tool, sys.executable)
+        command = [
+            python,
+            str(Path(__file__).resolve()),
+            "--make",
+            tool,
+            "--model",
+            str(subject.path),
+            "--samples",
+            samples,
+        ]
         command += ["--feeds", subject.feeds, "--output", str(output)]
     code, seconds, memory, told = _run(command, options.timeout)
     cell = Cell(subject.name, tool, round(seconds, 2), round(memory / 1e6))
@@ -183,7 +209,6 @@ def _make(tool: str, model: Path, feeds: str, output: Path, samples: int) -> int
     if tool == "nncf":
         return _nncf(model, feeds, output, samples)
     from onnxruntime import quantization as peer
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(peer.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -191,6 +216,10 @@ def _make(tool: str, model: Path, feeds: str, output: Path, samples: int) -> int
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self.left, None)
+
+    if tool == "quark":
+        return _quark(model, Reader(), output)
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = output.with_suffix(".prepared.onnx")
     quant_pre_process(str(model), str(prepared))
@@ -213,6 +242,15 @@ def _nncf(model: Path, feeds: str, output: Path, samples: int) -> int:
 
     data = nncf.Dataset(list(itertools.islice(_feeds(feeds, model), samples)))
     onnx.save(nncf.quantize(onnx.load(str(model)), data, subset_size=samples), str(output))
+    return 0
+
+
+def _quark(model: Path, reader: Any, output: Path) -> int:
+    from quark.onnx import ModelQuantizer  # type: ignore[import-not-found]
+    from quark.onnx.quantization.config import Config, get_default_config  # type: ignore[import-not-found]
+
+    config = Config(global_quant_config=get_default_config("U8S8_AAWS"))
+    ModelQuantizer(config).quantize_model(str(model), str(output), reader)
     return 0
 
 
