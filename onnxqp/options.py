@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portable"]
-Method: TypeAlias = Literal["auto", "minmax", "percentile", "mse"]
+Method: TypeAlias = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"]
 Allocation: TypeAlias = Literal["uniform", "global"]
 Criterion: TypeAlias = Literal["auto", "l1", "l2", "activation", "reconstruction"]
 Recover: TypeAlias = Literal["auto", "none", "bias", "least-squares"]
@@ -92,6 +92,8 @@ class QuantizeOptions:
     selection: Selection = field(default_factory=Selection)
     calibration: str | None = None
     save_calibration: str | None = None
+    bias_correction: bool = True
+    equalize: bool = True
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _JUDGING = "--eval --metric --output-name --max-drop --min-agreement --min-speed
 _WRITING = "--output --force --dry-run --no-validate --keep-failed"
 OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
-    "quantize": "--method --per-tensor --calibration --save-calibration "
+    "quantize": "--method --per-tensor --calibration --save-calibration --no-bias-correction --no-equalize "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "prune": "--ratio --threshold --macs-ratio --allocation --criterion --round-to --min-channels --recover --steps "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",

@@ -84,14 +84,21 @@ def _observe(
         results = session.run(feed, taps) if session else {}
         if count == 0 and len(taps) > 1 and sum(array.nbytes for array in results.values()) > limit:
             return None
+        samples = samples_in(feed)
         for name in taps:
-            observers[name].update(results.pop(name))
+            observers[name].update(results.pop(name), samples)
         for name in fed:
-            observers[name].update(feed[name])
+            observers[name].update(feed[name], samples)
         count += 1
         if report:
             report(count, None)
     return count
+
+
+def samples_in(feed: Feed) -> int:
+    """How many samples are stacked in a feed: the length of the first axis, where every input has the same one."""
+    lengths = {array.shape[0] if array.ndim else 1 for array in feed.values()}
+    return max(lengths.pop(), 1) if len(lengths) == 1 else 1
 
 
 def _check(feed: Feed, index: int) -> None:

@@ -22,8 +22,8 @@ LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width st
 class Observer(Protocol):
     """What the calibration loop needs."""
 
-    def update(self, x: Array) -> None:
-        """Take in every element of `x`, of any shape and float dtype."""
+    def update(self, x: Array, samples: int = 1) -> None:
+        """Take in every element of `x`, of any shape and float dtype, which holds so many samples along axis 0."""
 
     def merge(self, other: Self) -> None:
         """Take in what `other` has seen."""
@@ -35,9 +35,9 @@ class Together:
     def __init__(self, *members: Observer) -> None:
         self.members = members
 
-    def update(self, x: Array) -> None:
+    def update(self, x: Array, samples: int = 1) -> None:
         for member in self.members:
-            member.update(x)
+            member.update(x, samples)
 
     def merge(self, other: Self) -> None:
         for mine, theirs in zip(self.members, other.members, strict=True):
@@ -52,7 +52,7 @@ class ChannelMean:
         self.total: npt.NDArray[np.float64] | None = None
         self.count = 0
 
-    def update(self, x: Array) -> None:
+    def update(self, x: Array, samples: int = 1) -> None:
         axis = self.axis % x.ndim
         channels, after = x.shape[axis], math.prod(x.shape[axis + 1 :])
         with np.errstate(over="ignore", invalid="ignore"):  # a mean that is not finite is of no use to anyone
@@ -77,43 +77,79 @@ class ChannelMean:
 
 
 class MinMax:
-    """Smallest and largest finite element; `invalid` counts NaN and infinities, which are left out."""
+    """Smallest and largest finite element; `invalid` counts NaN and infinities, which are left out.
+
+    Also the sums over all `samples` of the smallest and the largest element of each one. What several samples make
+    together is cut into equal parts along axis 0; where its length there is no multiple of their number (an output
+    that mixes them) its extremes count for each of them.
+    """
 
     def __init__(self) -> None:
         self.low = math.inf
         self.high = -math.inf
         self.count = 0
         self.invalid = 0
+        self.samples = 0  # that held something finite
+        self.low_sum = 0.0
+        self.high_sum = 0.0
 
-    def update(self, x: Array) -> None:
-        self._extend(x)
+    def update(self, x: Array, samples: int = 1) -> None:
+        self._extend(x, samples)
 
     def merge(self, other: Self) -> None:
-        self.low = min(self.low, other.low)
-        self.high = max(self.high, other.high)
-        self.count += other.count
-        self.invalid += other.invalid
+        """Take in what another observer of the same value saw in other samples."""
+        self._merge(other)
+        self.samples += other.samples
+        self.low_sum += other.low_sum
+        self.high_sum += other.high_sum
+
+    def unite(self, other: Self) -> None:
+        """Take in another value of the same samples, which will share its range: the wider mean extremes count."""
+        (low, high), (their_low, their_high) = self.mean_range, other.mean_range
+        self._merge(other)
+        self.samples = max(self.samples, other.samples)
+        self.low_sum = min(low, their_low) * self.samples
+        self.high_sum = max(high, their_high) * self.samples
 
     @property
     def range(self) -> tuple[float, float]:
         """(low, high), or (0, 0) when nothing finite was seen."""
         return (self.low, self.high) if self.count else (0.0, 0.0)
 
-    def _extend(self, x: Array) -> npt.NDArray[np.float32]:
+    @property
+    def mean_range(self) -> tuple[float, float]:
+        """The means over all samples of their smallest and their largest element; (0, 0) when nothing was seen."""
+        return (self.low_sum / self.samples, self.high_sum / self.samples) if self.samples else (0.0, 0.0)
+
+    def _merge(self, other: Self) -> None:
+        self.low = min(self.low, other.low)
+        self.high = max(self.high, other.high)
+        self.count += other.count
+        self.invalid += other.invalid
+
+    def _extend(self, x: Array, samples: int) -> npt.NDArray[np.float32]:
         """Update the extremes; the finite elements as a flat float32 array."""
         flat = np.asarray(x, np.float32).reshape(-1)
         if not flat.size:
             return flat
-        low, high = float(flat.min()), float(flat.max())  # NaN wins both
-        if not (math.isfinite(low) and math.isfinite(high)):
-            finite = flat[np.isfinite(flat)]
-            self.invalid += flat.size - finite.size
-            if not finite.size:
-                return finite
-            flat, low, high = finite, float(finite.min()), float(finite.max())
-        self.low = min(self.low, low)
-        self.high = max(self.high, high)
+        parts = flat.reshape(samples if x.ndim and x.shape[0] % samples == 0 else 1, -1)
+        lows, highs = parts.min(axis=1), parts.max(axis=1)  # NaN wins both
+        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
+            finite = np.isfinite(parts)
+            self.invalid += flat.size - int(np.count_nonzero(finite))
+            some = finite.any(axis=1)
+            lows = np.where(finite, parts, np.inf).min(axis=1)[some]
+            highs = np.where(finite, parts, -np.inf).max(axis=1)[some]
+            flat = flat[finite.reshape(-1)]
+            if not flat.size:
+                return flat
+        self.low = min(self.low, float(lows.min()))
+        self.high = max(self.high, float(highs.max()))
         self.count += flat.size
+        for_each = samples if len(parts) < samples else 1
+        self.samples += for_each * lows.size
+        self.low_sum += for_each * float(lows.sum(dtype=np.float64))
+        self.high_sum += for_each * float(highs.sum(dtype=np.float64))
         return flat
 
 
@@ -135,8 +171,8 @@ class Histogram(MinMax):
     def width(self) -> float:
         return 0.0 if self.exponent is None else 2.0**self.exponent
 
-    def update(self, x: Array) -> None:
-        flat = self._extend(x)
+    def update(self, x: Array, samples: int = 1) -> None:
+        flat = self._extend(x, samples)
         if not flat.size:
             return
         self._widen(_exponent_for(max(-self.low, self.high)))
@@ -153,8 +189,8 @@ class Histogram(MinMax):
         self.zeros += zeros
         self.counts += counts
 
-    def merge(self, other: Self) -> None:
-        super().merge(other)
+    def _merge(self, other: Self) -> None:
+        super()._merge(other)
         self.zeros += other.zeros
         if other.exponent is None:
             return

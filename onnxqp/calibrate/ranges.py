@@ -38,6 +38,32 @@ def percentile(histogram: Histogram, tail: float = PERCENTILE_TAIL) -> Range:
     return max(low, -below), min(high, above)
 
 
+def moving_average(histogram: Histogram) -> Range:
+    """The mean over all samples of their smallest and of their largest element.
+
+    As MEAN_MINMAX of NNCF, its default for activations: robust against single samples, and, being a plain mean, the
+    same for any order and any batching (an exponential average, as elsewhere, is neither).
+    """
+    low, high = minmax(histogram)
+    mean_low, mean_high = histogram.mean_range
+    return min(max(mean_low, low), 0.0), max(min(mean_high, high), 0.0)
+
+
+def entropy(histogram: Histogram) -> Range:
+    """The range of least Kullback-Leibler divergence between the elements and what 8 bits keep of them.
+
+    The reference counts clipped elements into the outermost bins; the candidate spreads the elements of each of the 256
+    levels evenly over those of its bins that are not empty (Migacz, "8-bit inference with TensorRT", GTC 2017). Unlike
+    there both ends are searched, first together, then in turn until neither moves; zeros are left out, for they are
+    exact. A level is never narrower than a bin.
+    """
+    low, high = minmax(histogram)
+    if not histogram.width:
+        return low, high
+    divergence = _Divergence(histogram)
+    return _search(low, high, divergence.total)
+
+
 def mse(histogram: Histogram, clip_weight: float = 1.0) -> Range:
     """The range of least mean squared error when its values are rounded to 8 bits and clipped.
 
@@ -48,14 +74,18 @@ def mse(histogram: Histogram, clip_weight: float = 1.0) -> Range:
     low, high = minmax(histogram)
     if not histogram.width:
         return low, high
-    errors = _ClippingErrors(histogram, clip_weight)
+    return _search(low, high, _ClippingErrors(histogram, clip_weight).total)
+
+
+def _search(low: float, high: float, total: Callable[[npt.ArrayLike, npt.ArrayLike], npt.NDArray[np.float64]]) -> Range:
+    """The range inside [low, high] of least `total`."""
     shrink = np.linspace(0.0, 1.0, CANDIDATES + 1)[1:]
     both = shrink[CANDIDATES // 4 :]
-    factor = _least(both, errors.total(low * both, high * both))
+    factor = _least(both, total(low * both, high * both))
     best = (low * factor, high * factor)
     for _ in range(8):
-        bottom = _least(low * shrink, errors.total(low * shrink, best[1])) if low < 0 else 0.0
-        top = _least(high * shrink, errors.total(bottom, high * shrink)) if high > 0 else 0.0
+        bottom = _least(low * shrink, total(low * shrink, best[1])) if low < 0 else 0.0
+        top = _least(high * shrink, total(bottom, high * shrink)) if high > 0 else 0.0
         if (bottom, top) == best:
             break
         best = (bottom, top)
@@ -83,7 +113,9 @@ def squared_error(histogram: Histogram, ends: Range) -> float:
 METHODS: dict[str, Callable[[Histogram], Range]] = {
     "auto": auto,
     "minmax": minmax,
+    "moving-average": moving_average,
     "percentile": percentile,
+    "entropy": entropy,
     "mse": mse,
 }
 
@@ -133,3 +165,39 @@ class _ClippingErrors:
         count, first, second = moments
         spread = count * self._width**2 / 12
         return np.asarray(np.maximum(second - 2 * end * first + end * end * count, 0.0) + spread)
+
+
+class _Divergence:
+    """Kullback-Leibler divergence of any range, from sums over bins: of c, of c log c, of how many are not empty."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        counts = histogram.counts.astype(np.float64)
+        logs = counts * np.log(np.maximum(counts, 1.0))
+        self._counts, self._logs, self._filled = (
+            np.concatenate([[0.0], sums.cumsum()]) for sums in (counts, logs, (counts > 0).astype(np.float64))
+        )
+        self._width = histogram.width
+        self._middle = histogram.counts.size // 2
+
+    def total(self, low: npt.ArrayLike, high: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """For every pair of ends, broadcast against each other; infinite where a level would be narrower than a bin."""
+        bottom, top = np.broadcast_arrays(np.asarray(low, np.float64), np.asarray(high, np.float64))
+        first = np.maximum(np.floor(bottom / self._width), -self._middle).astype(np.intp) + self._middle
+        last = np.minimum(np.ceil(top / self._width), self._middle).astype(np.intp) + self._middle
+        levels = LEVELS + 1
+        steps = first[..., None] + (last - first)[..., None] * np.arange(levels + 1) // levels
+        inside, filled = np.diff(self._counts[steps]), np.diff(self._filled[steps])
+        kept = self._counts[last] - self._counts[first]
+        whole = self._counts[-1]
+        reference = inside.copy()
+        entropy = self._logs[last] - self._logs[first]
+        for place, edge, beyond in ((0, first, self._counts[first]), (-1, last - 1, whole - self._counts[last])):
+            own = self._counts[edge + 1] - self._counts[edge]
+            joined = own + beyond
+            entropy = entropy - own * np.log(np.maximum(own, 1.0)) + joined * np.log(np.maximum(joined, 1.0))
+            reference[..., place] += beyond
+            filled[..., place] += (own == 0) & (beyond > 0)
+        # a level that the candidate leaves empty while the reference does not: as if it held one element
+        spread = np.log(np.maximum(inside, 1.0)) - np.log(np.maximum(filled, 1.0))
+        divergence = (entropy - (reference * spread).sum(axis=-1)) / whole + np.log(np.maximum(kept, 1.0) / whole)
+        return np.where((last - first >= levels) & (kept > 0), divergence, np.inf)

@@ -27,7 +27,7 @@ from onnxqp.model import file_hash, sibling_folder, to_bytes
 
 SUFFIX = ".npz"
 FORMAT = "onnxqp calibration"
-VERSION = 1
+VERSION = 2  # 2: the sums of the extremes of every sample
 _NO_EXPONENT = np.iinfo(np.int32).min  # of a histogram that saw zeros alone
 _MOST_EXPONENT = 128  # no float32 needs wider bins
 
@@ -97,6 +97,9 @@ def _pack(statistics: Statistics) -> Arrays:
         "count": np.array([each.count for each in histograms], np.int64),
         "invalid": np.array([each.invalid for each in histograms], np.int64),
         "zeros": np.array([each.zeros for each in histograms], np.int64),
+        "samples": np.array([each.samples for each in histograms], np.int64),
+        "low_sum": np.array([each.low_sum for each in histograms], np.float64),
+        "high_sum": np.array([each.high_sum for each in histograms], np.float64),
         "exponent": np.array([_exponent(each) for each in histograms], np.int32),
         "filled": np.array([bins.size for bins in filled], np.int64),
         "bins": _joined(filled, np.uint16),
@@ -202,7 +205,8 @@ def _histogram(arrays: Arrays, index: int, bins: npt.NDArray[Any], tallies: npt.
     histogram = Histogram()
     histogram.low, histogram.high = float(arrays["low"][index]), float(arrays["high"][index])
     histogram.count, histogram.invalid = int(arrays["count"][index]), int(arrays["invalid"][index])
-    histogram.zeros = int(arrays["zeros"][index])
+    histogram.zeros, histogram.samples = int(arrays["zeros"][index]), int(arrays["samples"][index])
+    histogram.low_sum, histogram.high_sum = float(arrays["low_sum"][index]), float(arrays["high_sum"][index])
     exponent = int(arrays["exponent"][index])
     histogram.exponent = None if exponent == _NO_EXPONENT else exponent
     histogram.counts[bins.astype(np.int64)] = tallies

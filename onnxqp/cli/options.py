@@ -102,9 +102,20 @@ def _quantize_options(
     target: TargetName,
     calibration: str | None,
     save_calibration: str | None,
+    no_bias_correction: bool,
+    no_equalize: bool,
 ) -> QuantizeOptions:
     selection = Selection(include, exclude, op_type)
-    return QuantizeOptions(method, per_tensor, target, selection, calibration, save_calibration)
+    return QuantizeOptions(
+        method,
+        per_tensor,
+        target,
+        selection,
+        calibration,
+        save_calibration,
+        bias_correction=not no_bias_correction,
+        equalize=not no_equalize,
+    )
 
 
 quantizing = gathered(
@@ -126,6 +137,8 @@ quantizing = gathered(
         help="Take activation statistics from a file of onnxqp calibrate or --save-calibration, not from --data.",
     ),
     option(WHAT, "--save-calibration", metavar="FILE", help="Keep the activation statistics in a .npz file."),
+    switch(WHAT, "--no-bias-correction", help="Leave the mean errors of rounded weights in the outputs of layers."),
+    switch(WHAT, "--no-equalize", help="Do not scale channels of neighbouring layers against each other."),
     *_selection,
 )
 

@@ -37,7 +37,7 @@ def activation_parameters(
         if name not in histograms or (root in merged and histograms[name] is histograms.get(root)):
             continue  # a moved value: its elements were seen where they came from
         if root in merged:
-            merged[root].merge(histograms[name])
+            merged[root].unite(histograms[name])
         else:
             merged[root] = copy.deepcopy(histograms[name])
     own: dict[str, Parameters] = {}

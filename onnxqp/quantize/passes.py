@@ -113,7 +113,8 @@ def quantize_model(
         some = ", ".join(itertools.islice(broken, 3)) + (" and others" if len(broken) > 3 else "")
         warnings.append(f"NaN or infinity in calibration, in {some}: the nodes around stay in float")
         annotation = annotation.without(broken, "holds NaN or infinity in calibration")
-    means = {name: mean for name in channels if (mean := statistics.means[name].mean) is not None}
+    corrected = channels if options.bias_correction else ()
+    means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
     material = Material(work, annotation, target, options, histograms, means)
     candidate = _placed(material, costs, list(itertools.islice(repeatable, TIMED_FEEDS)), threads)
     if not candidate.changed:

@@ -93,3 +93,33 @@ def test_memory_does_not_grow():
     for scale in range(1, 40):
         h.update(rng.normal(0, scale, 1000))
     assert h.counts.nbytes == 2 * BINS * 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(hnp.arrays(np.float32, (3, 4), elements=st.floats(-1e3, 1e3, width=32)), min_size=1, max_size=5))
+def test_mean_extremes_do_not_depend_on_how_samples_are_stacked(samples):
+    alone, stacked, left, right = Histogram(), Histogram(), Histogram(), Histogram()
+    for index, sample in enumerate(samples):
+        alone.update(sample[None])
+        (left if index % 2 else right).update(sample[None])
+    stacked.update(np.stack(samples[::-1]), len(samples))
+    left.merge(right)
+    expected = np.mean([x.min() for x in samples]), np.mean([x.max() for x in samples])
+    for each in (alone, stacked, left):
+        assert each.samples == len(samples)
+        assert each.mean_range == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_what_cannot_be_cut_into_samples_counts_for_each_of_them():
+    observer = MinMax()
+    observer.update(np.array([[1.0, 5.0]], np.float32), 4)
+    observer.update(np.array([[np.nan, -3.0], [2.0, np.inf]], np.float32), 2)
+    assert (observer.samples, observer.invalid, observer.count) == (6, 2, 4)
+    assert observer.mean_range == pytest.approx(((4 * 1 - 3 + 2) / 6, (4 * 5 - 3 + 2) / 6))
+
+
+def test_values_that_share_a_range_keep_the_wider_one():
+    small, large = histogram(np.array([-1.0, 1.0], np.float32)), histogram(np.array([-8.0, 0.5], np.float32))
+    small.unite(large)
+    assert small.mean_range == (-8.0, 1.0)
+    assert (small.samples, small.count, small.range) == (1, 4, (-8.0, 1.0))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxqp.calibrate.observers import Histogram
-from onnxqp.calibrate.ranges import METHODS, minmax, mse, percentile, squared_error
+from onnxqp.calibrate.ranges import METHODS, _Divergence, minmax, mse, percentile, squared_error
 from onnxqp.quantize.arithmetic import dequantize_linear, quantize_linear, range_parameters
 
 RNG = np.random.default_rng(0)
@@ -85,3 +85,46 @@ def test_every_method_takes_any_data(values):
         assert h.low <= low <= 0 or low == 0
         assert 0 <= high <= h.high or high == 0
     assert squared_error(h, mse(h)) <= squared_error(h, minmax(h)) * (1 + 1e-9)
+
+
+def test_moving_average_is_the_mean_of_the_samples():
+    h = Histogram()
+    for sample in ([-1.0, 2.0], [-3.0, 4.0], [0.5, 30.0]):
+        h.update(np.array(sample, np.float32))
+    assert METHODS["moving-average"](h) == pytest.approx(((-1 - 3 + 0.5) / 3, 12.0))
+
+
+def divergence(counts, middle, first, last):
+    """Kullback-Leibler divergence of the bins first..last, level by level, as it is defined."""
+    reference = counts[first:last].astype(np.float64)
+    reference[0] += counts[:first].sum()
+    reference[-1] += counts[last:].sum()
+    edges = [len(reference) * level // 256 for level in range(257)]
+    candidate = np.zeros_like(reference)
+    inside = counts[first:last]
+    for a, b in zip(edges, edges[1:], strict=False):
+        filled = reference[a:b] > 0
+        candidate[a:b] = np.where(filled, max(inside[a:b].sum(), 1) / max(filled.sum(), 1), 0)
+    reference /= counts.sum()
+    candidate /= inside.sum()
+    some = reference > 0
+    return float((reference[some] * np.log(reference[some] / candidate[some])).sum())
+
+
+@pytest.mark.parametrize("name", ["normal", "relu", "laplace", "outliers"])
+def test_entropy_is_the_divergence_by_definition(name):
+    h = histogram(DATA[name])
+    middle = h.counts.size // 2
+    for share in (1.0, 0.7, 0.4):
+        low, high = share * min(h.low, 0.0), share * h.high
+        first, last = middle + int(np.floor(low / h.width)), middle + int(np.ceil(high / h.width))
+        expected = divergence(h.counts, middle, first, last) if last - first >= 256 else np.inf
+        assert _Divergence(h).total(low, high) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_entropy_clips_outliers_and_not_what_is_uniform():
+    low, high = METHODS["entropy"](histogram(DATA["outliers"]))
+    assert -20 < low < -3
+    assert 3 < high < 20
+    low, high = METHODS["entropy"](histogram(RNG.uniform(0, 1, 100_000)))
+    assert (low, high) == pytest.approx((0.0, 1.0), abs=0.02)

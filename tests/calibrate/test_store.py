@@ -209,8 +209,8 @@ def test_a_file_of_another_version_says_so(tmp_path):
     store.save(seen(SAMPLES), path)
     with np.load(path) as found:
         header = json.loads(found["header"].tobytes())
-    rewritten(path, header=np.frombuffer(json.dumps(header | {"version": 2}).encode(), np.uint8))
-    with pytest.raises(DataError, match="version 2"):
+    rewritten(path, header=np.frombuffer(json.dumps(header | {"version": 1}).encode(), np.uint8))
+    with pytest.raises(DataError, match="version 1"):
         store.read(path)
 
 

@@ -35,13 +35,17 @@ def test_defaults_are_those_of_the_library(run: Run, api: FakeApi) -> None:
 
 def test_every_option_of_quantize_arrives(run: Run, api: FakeApi) -> None:
     text = (
-        "quantize m.onnx --method mse --per-tensor --include a* --include b --exclude c --op-type Conv --target arm64 "
+        "quantize m.onnx --method mse --per-tensor --no-bias-correction --no-equalize --target arm64 "
+        "--include a* --include b --exclude c --op-type Conv "
         "--data d.npz --eval e.npz --preprocess vit --samples 9 --batch-size 2 --seed 3 --shape x:0:1,3 --shape y:4 "
         "--metric top5 --output-name probs --threads 2 --no-validate --max-drop 0.5 --min-agreement 99 "
         "--min-speedup 1.2 --max-size 1.5MB --min-size-ratio 3 -o out.onnx --force --dry-run --keep-failed"
     )
     assert run(*text.split()).code == 0
-    assert api.options["options"] == QuantizeOptions("mse", True, "arm64", Selection(("a*", "b"), ("c",), ("Conv",)))
+    chosen = Selection(("a*", "b"), ("c",), ("Conv",))
+    assert api.options["options"] == QuantizeOptions(
+        "mse", True, "arm64", chosen, bias_correction=False, equalize=False
+    )
     assert api.options["data"] == DataOptions("d.npz", "e.npz", "vit", 9, 2, 3, {"x:0": (1, 3), "y": (4,)})
     assert api.options["measure"] == MeasureOptions("top5", "probs", 2, validate=False)
     assert api.options["gates"] == Gates(0.5, 99, 1.2, 1_500_000, 3)
