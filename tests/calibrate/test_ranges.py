@@ -1,5 +1,7 @@
 """Ranges read from a histogram, held against exact computations on the data itself."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,7 +104,7 @@ def divergence(counts, middle, first, last):
     edges = [len(reference) * level // 256 for level in range(257)]
     candidate = np.zeros_like(reference)
     inside = counts[first:last]
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         filled = reference[a:b] > 0
         candidate[a:b] = np.where(filled, max(inside[a:b].sum(), 1) / max(filled.sum(), 1), 0)
     reference /= counts.sum()
