@@ -111,6 +111,25 @@ def unique_name(graph: ir.Graph, name: str) -> str:
     return candidate
 
 
+def put_in_order(model: ir.Model) -> None:
+    """Sort the nodes, unless they are sorted: every node behind those that it reads."""
+    if not all(map(_is_sorted, model.graphs())):
+        model.graph.sort()
+
+
+def _is_sorted(graph: ir.Graph) -> bool:
+    """As onnx asks and onnxruntime does not."""
+    done: set[ir.Node] = set()
+    for node in graph:
+        inner = (each for body in subgraphs(node) for each in ir.traversal.RecursiveGraphIterator(body))
+        for value in (value for reader in (node, *inner) for value in reader.inputs):
+            producer = None if value is None else value.producer()
+            if producer is not None and producer not in done and producer.graph is graph:
+                return False
+        done.add(node)
+    return True
+
+
 def attribute_int(node: ir.Node, name: str, default: int) -> int:
     attr = node.attributes.get(name)
     return default if attr is None else attr.as_int()

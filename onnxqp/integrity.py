@@ -28,7 +28,7 @@ def check(proto: onnx.ModelProto, path: Path | None = None) -> None:
                 where=where,
                 hint="the graph was cut badly: export the model again",
             )
-    for tensor in _tensors(proto):
+    for tensor in tensors(proto):
         _check_tensor(tensor, path)
 
 
@@ -122,7 +122,7 @@ def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 # ---- tensors ---------------------------------------------------------------------------------------------------
 
 
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of the file, wherever it hides."""
     nodes = list(_nodes([*proto.graph.node, *(node for function in proto.functions for node in function.node)]))
     for graph in [proto.graph, *(graph for node in nodes for graph in _bodies(node))]:

@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 
 from onnxqp import integrity
 from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
+from onnxqp.graph import put_in_order
 from onnxqp.report.records import ModelSummary
 
 # Above this many bytes of weights the file would come near protobuf's limit of 2 GB: they get a file of their own.
@@ -84,8 +85,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
         proto = _densified(proto)
     try:
         model = ir.from_proto(proto)
-        if not all(map(_is_sorted, model.graphs())):
-            model.graph.sort()
+        put_in_order(model)
         model.meta["dropped"] = ["training information"] if proto.training_info else []
         return model
     except Exception as err:  # onnx_ir raises many kinds, all about what the proto holds
@@ -114,16 +114,6 @@ def _densified(proto: onnx.ModelProto) -> onnx.ModelProto:
             raise ModelError(f"the sparse weight {name!r} contradicts itself: {err}", hint=_HINT) from err
         dense.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     return dense
-
-
-def _is_sorted(graph: ir.Graph) -> bool:
-    """Whether every node stands behind those that it reads, as onnx asks and onnxruntime does not."""
-    later = set(graph)
-    for node in graph:
-        later.remove(node)
-        if any(value is not None and value.producer() in later for value in node.inputs):
-            return False
-    return True
 
 
 def _content(path: Path) -> bytes:
@@ -188,12 +178,19 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             f"{total} bytes of weights do not fit into one protobuf message",
             hint="keep the weights in external data",
         )
-    inner = clone(model)
-    for graph in inner.graphs():
-        for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
-    return ir.to_proto(inner)
+    proto = ir.to_proto(model)
+    external = {
+        value.name: value.const_value
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+    for tensor in integrity.tensors(proto) if external else ():
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and tensor.name in external:
+            tensor.raw_data = external[tensor.name].tobytes()
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+    return proto
 
 
 def to_bytes(model: ir.Model) -> bytes:

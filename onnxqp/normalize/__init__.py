@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxqp.graph import put_in_order
 from onnxqp.normalize.affine import fold_affine
 from onnxqp.normalize.cleanup import (
     inputs_are_no_weights,
@@ -33,7 +34,7 @@ def normalize(model: ir.Model) -> list[Note]:
     if model.functions:
         common.InlinePass()(model)
     notes += inputs_are_no_weights(model)
-    model.graph.sort()
+    put_in_order(model)
     name_everything(model)
     notes += raise_opset(model)
     lift_constants(model)
@@ -41,11 +42,13 @@ def normalize(model: ir.Model) -> list[Note]:
     _settle(model)
     if settle_open_shapes(model, _settle):
         _settle(model)
-    if fold_affine(model):
+    changed = fold_affine(model)
+    if changed:
         remove_dead(model)
-    remove_pass_through(model)
-    infer_shapes(model)
-    model.graph.sort()
+    changed |= remove_pass_through(model)
+    if changed:
+        infer_shapes(model)
+    put_in_order(model)
     name_everything(model)
     return notes
 

@@ -41,8 +41,12 @@ def name_everything(model: ir.Model) -> None:
         node.name = name
 
 
-def remove_pass_through(model: ir.Model) -> None:
-    """Identity, Dropout at inference and their like go, unless that would join a graph input to a graph output."""
+def remove_pass_through(model: ir.Model) -> bool:
+    """Identity, Dropout at inference and their like go, unless that would join a graph input to a graph output.
+
+    True when any went.
+    """
+    changed = False
     for node in list(model.graph):
         if not ops.rule_for(node).passes_through(node):
             continue
@@ -51,6 +55,8 @@ def remove_pass_through(model: ir.Model) -> None:
         source = node.inputs[0]
         if source is not None and can_bypass(node, source):
             bypass(node, source)
+            changed = True
+    return changed
 
 
 def can_bypass(node: ir.Node, source: ir.Value) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxqp import ops
-from onnxqp.graph import add_initializer, constant, is_constant
+from onnxqp.graph import add_initializer, constant, is_constant, subgraphs
 from onnxqp.normalize.light import light_proto
 from onnxqp.ops.operator import Elements
 
@@ -40,19 +42,44 @@ def _infer(model: ir.Model) -> None:
     """One run of onnx's inference; what it cannot find stays unknown."""
     try:
         proto = onnx.shape_inference.infer_shapes(light_proto(model), check_type=False, data_prop=True)
-        inferred = ir.from_proto(proto)
     except Exception:  # it knows no error tree; whoever needs a shape says so where it is missing
         return
-    for graph, found in zip(model.graphs(), inferred.graphs(), strict=True):
-        by_name = ir.convenience.create_value_mapping(found)
-        for name, value in ir.convenience.create_value_mapping(graph).items():
-            other = by_name.get(name)
-            if other is None or value.const_value is not None:
-                continue
-            if value.type is None:
-                value.type = other.type
-            if other.shape is not None and value.shape != other.shape:
-                value.shape = other.shape.copy()
+    _take_over(model.graph, proto.graph)
+
+
+def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
+    """Write down the types and shapes of the same graph with inferred ones, and of the bodies inside it."""
+    found = {info.name: info.type for infos in (inferred.value_info, inferred.output) for info in infos}
+    for value in (*graph.inputs, *graph.outputs):
+        _describe(value, found.get(value.name or ""))
+    for node, same in zip(graph, inferred.node, strict=True):
+        for value in node.outputs:
+            _describe(value, found.get(value.name or ""))
+        for body, described in zip(subgraphs(node), _bodies(same), strict=True):
+            _take_over(body, described)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _describe(value: ir.Value, found: onnx.TypeProto | None) -> None:
+    if found is None or value.const_value is not None:
+        return
+    if value.type is None and found.WhichOneof("value") is not None:
+        value.type = ir.serde.deserialize_type_proto_for_type(found)
+    if found.HasField("tensor_type") and value.shape is not None:  # the same, mostly: do not make it only to compare
+        if not found.tensor_type.HasField("shape"):
+            return
+        sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in found.tensor_type.shape.dim]
+        if None not in sizes and value.shape == sizes:
+            return
+    shape = ir.serde.deserialize_type_proto_for_shape(found)
+    if shape is not None and value.shape != shape:
+        value.shape = shape
 
 
 def fold_shape_values(model: ir.Model) -> bool:
