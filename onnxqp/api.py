@@ -122,7 +122,9 @@ def quantize(
         with run.stage("quantize"):
             feeds, seed = Feeds(inputs.calibration, job.data_options.batch_size), job.data_options.seed
             advance = run.advance("quantize")
-            done = quantize_model(job.normal, feeds, options, statistics=stored, progress=advance)
+            done = quantize_model(
+                job.normal, feeds, options, statistics=stored, threads=job.measure.threads, progress=advance
+            )
         for warning in done.warnings:
             run.warn(warning)
         calibration.save(done.statistics, job.subject, inputs, options, seed)

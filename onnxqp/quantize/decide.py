@@ -1,22 +1,22 @@
 """Where integers pay: chooses among the candidates by the target's costs, and says of the others why not.
 
 A choice is a region, not a node: entering and leaving the integers costs a conversion of every element. The costs make
-a minimum cut (`partition`). Costs measured on the running machine can take the place of the table's.
+a minimum cut (`partition`). They come from a table or from a clock (`costs`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx_ir as ir
 
-from onnxqp.graph import dims
-from onnxqp.quantize.annotate import Annotation, Unit, element_count
+from onnxqp.quantize.annotate import Annotation, Unit
+from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.partition import FORBIDDEN, Partition
 from onnxqp.specs import Compute
-from onnxqp.targets import Kernel, Move, Target, Work
+from onnxqp.targets import Kernel
 
 MARGIN = 1.05  # int8 must promise this much; a tie is not worth its rounding errors
 HEAD_SHARE = 0.1  # share of the model's time that int8 must save in a node that writes a graph output
@@ -30,22 +30,52 @@ class Decision:
     integer: tuple[Unit, ...]
     reasons: Mapping[str, str]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The nodes that run on integers."""
+        return frozenset(unit.node.name or "" for unit in self.integer)
 
-def decide(annotation: Annotation, target: Target, elements: Mapping[str, int] | None = None) -> Decision:
-    """Choose. `elements`: how many elements a value had in calibration, where its shape does not say."""
-    return _Decider(annotation, target, elements or {}).run()
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def decide(annotation: Annotation, costs: Costs, returned: Mapping[str, str] = _NOTHING) -> Decision:
+    """Choose what is fastest. `returned`: nodes that must stay in float, and why."""
+    return _Decider(annotation, costs, returned).run()
+
+
+def everything(annotation: Annotation, costs: Costs) -> Decision:
+    """All that can run on integers, whatever it costs: what there is to measure."""
+    decider = _Decider(annotation, costs, _NOTHING)
+    kept = decider.useful(list(decider.allowed()))
+    return Decision(tuple(unit for unit in annotation.units if unit in kept), decider.reasons)
+
+
+def predicted_ns(annotation: Annotation, decision: Decision, costs: Costs) -> float:
+    """Nanoseconds that the candidates for integers take together, conversions included, as a decision has them."""
+    integer = set(decision.integer)
+    total = sum(costs.of(unit)[unit in integer] for unit in annotation.units)
+    for value in annotation.values():
+        maker = annotation.made_by.get(value)
+        readers = [unit for unit in annotation.read_by.get(value, ()) if unit in integer]
+        if maker in integer:
+            left = maker is not None and maker.requantizes and len(readers) < len(value.uses())
+            total += costs.border(value) if left or value.is_graph_output() else 0.0
+        elif readers:
+            total += costs.border(value)
+    return total
 
 
 class _Decider:
-    def __init__(self, annotation: Annotation, target: Target, elements: Mapping[str, int]) -> None:
+    def __init__(self, annotation: Annotation, costs: Costs, returned: Mapping[str, str]) -> None:
         self.annotation = annotation
-        self.target = target
-        self.elements = elements
+        self.costs = costs
+        self.returned = returned
         self.reasons: dict[str, str] = {}
 
     def run(self) -> Decision:
-        allowed = self._allowed()
-        costs = {unit: self._costs(unit) for unit in allowed}
+        allowed = self.allowed()
+        costs = {unit: self.costs.of(unit) for unit in allowed}
         total = sum(as_float for as_float, _ in costs.values())
         heads = self._heads(allowed)
         partition = Partition()
@@ -61,18 +91,21 @@ class _Decider:
         for unit in allowed:
             if not states[numbers[unit]]:
                 self.reasons[unit.node.name or ""] = self._explain(unit, costs[unit], unit in heads)
-        kept = self._useful(integer)
+        kept = self.useful(integer)
         return Decision(tuple(unit for unit in self.annotation.units if unit in kept), self.reasons)
 
-    def _allowed(self) -> dict[Unit, None]:
+    def allowed(self) -> dict[Unit, None]:
         """The units whose conditions can hold at all: followers need makers of integers, all the way up."""
         allowed: dict[Unit, None] = {}
         for unit in self.annotation.units:
+            name = unit.node.name or ""
             missing = next((value for value in self._followed(unit) if self._maker(value, allowed) is None), None)
-            if missing is None:
-                allowed[unit] = None
+            if name in self.returned:
+                self.reasons[name] = self.returned[name]
+            elif missing is not None:
+                self.reasons[name] = f"its input {missing.name} is float"
             else:
-                self.reasons[unit.node.name or ""] = f"its input {missing.name} is float"
+                allowed[unit] = None
         return allowed
 
     def _followed(self, unit: Unit) -> list[ir.Value]:
@@ -82,32 +115,11 @@ class _Decider:
         unit = self.annotation.made_by.get(value)
         return unit if unit in among else None
 
-    # ---- costs
-
-    def _count(self, value: ir.Value) -> int:
-        return self.elements.get(value.name or "", element_count(value))
-
-    def _costs(self, unit: Unit) -> tuple[float, float]:
-        """Nanoseconds in float and in int8."""
-        count = sum(self._count(value) for value in unit.outputs)
-        if isinstance(unit.kernel, Move):
-            return count * unit.kernel.float_ns, count * unit.kernel.integer_ns
-        work = self._work(unit, count)
-        return unit.kernel.float_ns(work), unit.kernel.integer_ns(work)
-
-    def _work(self, unit: Unit, count: int) -> Work:
-        weight = unit.role.weight if isinstance(unit.role, Compute) else None
-        value = unit.node.inputs[weight.index] if weight is not None else None
-        shape = [size or 1 for size in dims(value) or ()]
-        if weight is None or not shape:
-            return Work(max(count, *(self._count(v) for _, v in unit.inputs)))
-        axis = weight.channel_axis if weight.channel_axis is not None else len(shape) - 1
-        summed = math.prod(shape) // shape[axis]
-        return Work(count, count * summed, shape[weight.summed[-1]], shape[axis])
+    # ---- borders
 
     def _borders(self, value: ir.Value, numbers: Mapping[Unit, int], partition: Partition) -> None:
         """Price the conversions of one value, and forbid what a follower forbids."""
-        cost = self._count(value) * self.target.border_ns + self.target.node_ns
+        cost = self.costs.border(value)
         maker = self._maker(value, numbers)
         readers = [unit for unit in self.annotation.read_by.get(value, ()) if unit in numbers]
         made = numbers[maker] if maker is not None else partition.node(0.0, FORBIDDEN)
@@ -142,7 +154,7 @@ class _Decider:
                 continue
             node = unit.node if unit is not None else value.producer()
             for source in node.inputs if node is not None else ():
-                if source is None or source in seen or self._count(source) > POOLED * self._count(value):
+                if source is None or source in seen or self.costs.count(source) > POOLED * self.costs.count(value):
                     continue
                 seen.add(source)
                 values.append(source)
@@ -152,7 +164,7 @@ class _Decider:
         graphs = {unit.node.graph for unit in self.annotation.units}
         return [value for graph in graphs if graph is not None for value in graph.outputs]
 
-    def _useful(self, integer: list[Unit]) -> set[Unit]:
+    def useful(self, integer: list[Unit]) -> set[Unit]:
         """Without what moves or follows integers that no kernel reads: it would only round once more."""
         kept = set(integer)
         for unit in reversed(integer):
@@ -173,4 +185,4 @@ class _Decider:
         if unit.kernel.follows:
             return "the nodes around it stay in float"
         estimate = f"{as_integer:.2g} us against {as_float:.2g} us"
-        return f"not faster in int8 on {self.target.name}, by the table: {estimate}"
+        return f"not faster in int8 on {self.costs.target.name}, {self.costs.source}: {estimate}"

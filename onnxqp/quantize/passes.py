@@ -28,13 +28,14 @@ from onnxqp.quantize.annotate import Annotation, annotate
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
-from onnxqp.quantize.placement import place
+from onnxqp.quantize.placement import place, place_by_table
 from onnxqp.quantize.planning import make_plan
+from onnxqp.quantize.quality import Probe
 from onnxqp.report.records import Quantization
 from onnxqp.specs import Compute, Feed
 from onnxqp.targets import TARGETS, resolve
 
-TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
+PROBE_FEEDS = 8  # samples by which candidates are compared
 TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory
 
 
@@ -116,18 +117,30 @@ def quantize_model(
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
     material = Material(work, annotation, target, options, histograms, means)
-    candidate = _placed(material, costs, list(itertools.islice(repeatable, TIMED_FEEDS)), threads)
+    candidate = _placed(material, costs, Probe(work, _evenly(repeatable)), threads)
     if not candidate.changed:
         raise _nothing(candidate.plan)
     return QuantizeResult(candidate.model, candidate.record(), dict(candidate.ranges), statistics, warnings)
 
 
-def _placed(material: Material, costs: Costs, feeds: list[Feed], threads: int) -> Candidate:
+def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Candidate:
     """The clock decides for this machine, the table for others and for models too large to try out."""
     weights = sum(tensor_bytes(value) for graph in material.model.graphs() for value in graph.initializers.values())
     if material.options.target != "auto" or weights > TRIED_BYTES:
-        return material.build(decide(material.annotation, costs))
-    return place(material, costs, feeds, threads=threads).candidate
+        return place_by_table(material, costs, probe).candidate
+    return place(material, costs, probe, threads=threads).candidate
+
+
+def _evenly(samples: Iterable[Feed]) -> list[Feed]:
+    """A few of the samples, from all over: sources are often sorted."""
+    kept: list[Feed] = []
+    step = 1
+    for index, feed in enumerate(samples):
+        if index % step == 0:
+            kept.append(feed)
+        if len(kept) == 2 * PROBE_FEEDS:
+            kept, step = kept[::2], 2 * step
+    return kept[:: -(-len(kept) // PROBE_FEEDS)] if kept else kept
 
 
 # ---- before ------------------------------------------------------------------------------------------------------

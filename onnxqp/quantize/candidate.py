@@ -1,0 +1,94 @@
+"""From a decision to a model: everything that calibration found is kept, so that several decisions can be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from onnxqp.calibrate.observers import Histogram
+from onnxqp.calibrate.ranges import METHODS, Range, minmax
+from onnxqp.graph import iterate, op_name
+from onnxqp.model import clone
+from onnxqp.normalize.cleanup import remove_dead
+from onnxqp.options import QuantizeOptions
+from onnxqp.plan import QuantizationPlan
+from onnxqp.quantize.annotate import Annotation
+from onnxqp.quantize.at_rest import Stored, store_at_rest
+from onnxqp.quantize.bias import Means
+from onnxqp.quantize.decide import Decision
+from onnxqp.quantize.insert import Inserted, insert
+from onnxqp.quantize.parameters import activation_parameters
+from onnxqp.quantize.planning import make_plan
+from onnxqp.quantize.verify import unfused_nodes
+from onnxqp.report.records import Quantization
+from onnxqp.targets import Target
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every candidate is made from: a prepared model and what is known of its values, all by name."""
+
+    model: ir.Model
+    annotation: Annotation
+    target: Target
+    options: QuantizeOptions
+    histograms: Mapping[str, Histogram]
+    means: Means
+
+    def build(self, decision: Decision) -> Candidate:
+        """A quantized copy of the model; the model itself stays as it is."""
+        plan = self.plan(decision)
+        method = METHODS[self.options.method]
+        parameters = activation_parameters(plan.values, self.histograms, lambda _, histogram: method(histogram))
+        work = clone(self.model)
+        untouched = self._excluded() | {node.node for node in plan.integer_nodes}
+        stored = store_at_rest(work, untouched, self.means)
+        inserted = insert(work, plan, parameters, means=self.means, per_tensor=self.options.per_tensor)
+        remove_dead(work)
+        return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)
+
+    def plan(self, decision: Decision) -> QuantizationPlan:
+        """What would be inserted."""
+        return make_plan(self.annotation, decision, self.target, lambda value: self._span(value.name or ""))
+
+    def _span(self, name: str) -> float | None:
+        histogram = self.histograms.get(name)
+        if histogram is None:
+            return None
+        low, high = minmax(histogram)
+        return high - low
+
+    def _excluded(self) -> set[str]:
+        names = ((node.name or "", op_name(node)) for node in iterate(self.model))
+        return {name for name, op_type in names if self.options.selection.reason_against(name, op_type) is not None}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A quantized model and how it came about. `ranges` are those of its activations, by name."""
+
+    model: ir.Model
+    decision: Decision
+    plan: QuantizationPlan
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    inserted: Inserted = field(default_factory=Inserted)
+    stored: Stored = field(default_factory=Stored)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything in it is quantized at all."""
+        return bool(self.stored.weights) or any(self.plan.integer_nodes)
+
+    def record(self) -> Quantization:
+        """The section of the report; opens the model to see what the runtime makes of it."""
+        unfused = unfused_nodes(self.model, self.plan)
+        return replace(
+            self.plan.record(),
+            nodes_fused=sum(1 for _ in self.plan.integer_nodes) - len(unfused),
+            weights_at_rest=self.stored.weights,
+            unfused=unfused,
+            weights_made_safe=self.inserted.weights_made_safe,
+            bias_corrected=self.inserted.bias_corrected + self.stored.bias_corrected,
+        )
