@@ -71,6 +71,8 @@ class QuantizationPlan:
     constants: tuple[PlannedConstant, ...] = ()
     moves: tuple[PlannedMove, ...] = ()
     guarded: frozenset[str] = frozenset()  # values that get a Clip to their range before Q
+    barred: frozenset[str] = frozenset()  # values that get a Max between their maker and Q
+    lowered: tuple[str, ...] = ()  # nodes that become others on integers (`Operator.lower`)
 
     @property
     def integer_nodes(self) -> Iterator[PlannedNode]:

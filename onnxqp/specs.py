@@ -64,7 +64,8 @@ class Compute:
     `activations` are the inputs that carry activations; `weight` and `bias` name constant operands. `low` and `high`
     bound the output whatever the input, as Sigmoid's (0, 1). `copies`: elements pass unchanged, so that equal
     parameters of operands and output make it a plain copy, as Concat. `channels` is the axis of the first
-    activation that the weight's input channels run along.
+    activation that the weight's input channels run along. `lowered`: on integers the node becomes another one
+    (`Operator.lower`).
     """
 
     form: str
@@ -75,6 +76,7 @@ class Compute:
     high: float | None = None
     copies: bool = False
     channels: int = 1
+    lowered: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels
@@ -204,19 +205,42 @@ class Mul(Elementwise):
 class Binary(Elementwise):
     """Both operands and the output tie."""
 
-    op_types: ClassVar[tuple[str, ...]] = (
-        "Sub",
-        "Div",
-        "Pow",
-        "Mod",
-        "BitShift",
-        "BitwiseAnd",
-        "BitwiseOr",
-        "BitwiseXor",
-    )
+    op_types: ClassVar[tuple[str, ...]] = ("Pow", "Mod", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)
+
+
+class Sub(Elementwise):
+    """Both operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Sub",)
+
+    def affine(self, node: ir.Node) -> Affine | None:
+        return folding.inverse_affine(node, scales=False)
+
+    def quantization(self, node: ir.Node) -> Role:
+        """x - c is x + (-c), for which there is an integer kernel."""
+        return quantizing.inverse_role(node, "Add")
+
+    def lower(self, node: ir.Node) -> None:
+        quantizing.invert(node, "Add", np.negative)
+
+
+class Div(Elementwise):
+    """Both operands and the output tie."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("Div",)
+
+    def affine(self, node: ir.Node) -> Affine | None:
+        return folding.inverse_affine(node, scales=True)
+
+    def quantization(self, node: ir.Node) -> Role:
+        """x / c is x * (1 / c), for which there is an integer kernel."""
+        return quantizing.inverse_role(node, "Mul")
+
+    def lower(self, node: ir.Node) -> None:
+        quantizing.invert(node, "Mul", np.reciprocal)
 
 
 class Comparison(Elementwise):
@@ -259,7 +283,7 @@ class Where(Elementwise):
     op_types: ClassVar[tuple[str, ...]] = ("Where",)
 
     def quantization(self, node: ir.Node) -> Role:
-        return quantizing.no_kernel(node)
+        return Compute("Where", (1, 2), copies=True)
 
 
 class PRelu(Elementwise):

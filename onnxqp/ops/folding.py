@@ -50,6 +50,18 @@ def binary_affine(node: ir.Node, *, scales: bool) -> Affine | None:
     return None
 
 
+def inverse_affine(node: ir.Node, *, scales: bool) -> Affine | None:
+    """Div (`scales`) or Sub with a constant second operand."""
+    found = per_channel(node.inputs[1], rank(node.inputs[0]))
+    if found is None or rank(node.outputs[0]) != rank(node.inputs[0]):
+        return None
+    axis, values = found
+    if scales and not values.all():
+        return None
+    one, zero = np.ones_like(values), np.zeros_like(values)
+    return Affine(0, axis, 1 / values if scales else one, zero if scales else -values)
+
+
 def batch_norm_affine(node: ir.Node) -> Affine | None:
     """BatchNormalization at inference: scale / sqrt(var + epsilon), and the shift that goes with it."""
     arrays = [constant(value) for value in node.inputs[1:5]]

@@ -80,6 +80,10 @@ class Operator:
         """Rewrite the node, exactly, into the form that integer kernels take; whether the graph changed."""
         return False
 
+    def lower(self, node: ir.Node) -> None:
+        """Turn a node whose role says `lowered` into the one that its integer kernel is, between Q and DQ."""
+        raise NotImplementedError(f"{node.op_type} is not lowered")
+
     # ---- normalisation
 
     def passes_through(self, node: ir.Node) -> bool:

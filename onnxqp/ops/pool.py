@@ -7,7 +7,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Reduction
-from onnxqp.ops import quantizing
+from onnxqp.ops import pooling, quantizing
 from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Operator
 from onnxqp.ops.windows import window_fault
@@ -45,7 +45,13 @@ class AveragePool(Operator):
         _couple_window(node, labels)
 
     def quantization(self, node: ir.Node) -> Role:
-        return Compute("AveragePool", (0,)) if node.op_type == "AveragePool" else quantizing.no_kernel(node)
+        return pooling.average_role(node) if node.op_type == "AveragePool" else quantizing.no_kernel(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return node.op_type == "AveragePool" and pooling.global_from_window(node)
+
+    def lower(self, node: ir.Node) -> None:
+        pooling.convolution_from_average(node)
 
 
 class GlobalAveragePool(Operator):

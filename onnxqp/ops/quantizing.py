@@ -50,6 +50,14 @@ def gemm_role(node: ir.Node) -> Role:
     return Compute("Gemm", (0,), weight, bias=2, channels=-1)
 
 
+def inverse_role(node: ir.Node, opposite: str) -> Role:
+    """Sub and Div: with a constant behind them they are an Add and a Mul."""
+    array = constant(node.inputs[1])
+    if array is None or array.dtype != np.float32 or (opposite == "Mul" and not array.all()):
+        return no_kernel(node)
+    return Compute(opposite, (0, 1), lowered=True)
+
+
 def matmul_role(node: ir.Node) -> Role:
     columns = rank(node.inputs[1])
     if not is_constant(node.inputs[1]):
@@ -125,6 +133,18 @@ def fold_gemm_factors(node: ir.Node) -> bool:
         node.attributes[name] = ir.AttrFloat32(name, 1.0)
         changed = True
     return changed
+
+
+def invert(node: ir.Node, op_type: str, inverse: np.ufunc) -> None:
+    """An operator with a float constant behind it as the opposite operator with the constant's inverse.
+
+    Only on integers: in float, onnxruntime finds Gelu by its Div.
+    """
+    array = constant(node.inputs[1])
+    if array is None:
+        raise ValueError(f"the second operand of {node.name} is not constant")
+    set_initializer(own_initializer(node, 1), inverse(array).astype(np.float32))
+    node.op_type = op_type
 
 
 def absorb_pad(node: ir.Node) -> bool:

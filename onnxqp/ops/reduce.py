@@ -8,10 +8,10 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Reduction
 from onnxqp.graph import attribute_int, attribute_ints, constant
-from onnxqp.ops import quantizing
+from onnxqp.ops import pooling, quantizing
 from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Operator
-from onnxqp.specs import Role
+from onnxqp.specs import Movement, Role
 
 
 class ReduceMean(Operator):
@@ -24,6 +24,9 @@ class ReduceMean(Operator):
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return pooling.global_from_mean(node, _constant_axes(node))
 
 
 class ReduceSum(Operator):
@@ -47,7 +50,7 @@ class ReduceMax(Operator):
         _couple_reduction(node, labels, Reduction.MAX)
 
     def quantization(self, node: ir.Node) -> Role:
-        return quantizing.no_kernel(node)
+        return Movement("ReduceMax") if node.op_type == "ReduceMax" else quantizing.no_kernel(node)
 
 
 class ReduceMin(Operator):
@@ -59,7 +62,7 @@ class ReduceMin(Operator):
         _couple_reduction(node, labels, Reduction.MIN)
 
     def quantization(self, node: ir.Node) -> Role:
-        return quantizing.no_kernel(node)
+        return Movement("ReduceMin")
 
 
 class ReduceProd(Operator):
@@ -120,6 +123,14 @@ def reduced_axes(node: ir.Node) -> list[int]:
     if not axes:
         return [] if attribute_int(node, "noop_with_empty_axes", 0) else list(range(rank))
     return [axis % rank for axis in axes]
+
+
+def _constant_axes(node: ir.Node) -> list[int]:
+    """Those of `reduced_axes`, or none where they or the rank are not known."""
+    try:
+        return reduced_axes(node)
+    except CannotCouple:
+        return []
 
 
 def _couple_reduction(node: ir.Node, labels: AxisLabels, reduction: Reduction) -> None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxqp.errors import InternalError
 from onnxqp.graph import add_initializer, constant, unique_name
+from onnxqp.ops import rule_for
 from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, QuantizationPlan
 from onnxqp.quantize.arithmetic import (
     Floats,
@@ -88,6 +89,8 @@ class _Inserter:
         self.rebuilt: dict[tuple[str, int | None, bytes], ir.Value] = {}  # weights read by several nodes
 
     def run(self) -> Inserted:
+        for name in self.plan.lowered:
+            rule_for(self.nodes[name]).lower(self.nodes[name])
         for weight in self.plan.weights:
             self._weight(weight)
         for operand in self.plan.constants:
@@ -116,6 +119,7 @@ class _Inserter:
             integers = value
         else:
             source = self._guard(value) if name in self.plan.guarded else value
+            source = self._bar(value) if name in self.plan.barred else source
             integers = self._node(
                 "QuantizeLinear", [source, scale, zero_point], f"{name}_quantized", f"{name}_quantize"
             )
@@ -143,6 +147,14 @@ class _Inserter:
             for end, number in zip(("lowest", "highest"), ends, strict=True)
         ]
         return self._node("Clip", [value, *bounds], f"{name}_clipped", f"{name}_clip")
+
+    def _bar(self, value: ir.Value) -> ir.Value:
+        """The value through a Max with the least that its integers can say, which no fusion knows nor removes."""
+        name = value.name or ""
+        own = self.parameters[name]
+        lowest = np.asarray((integer_limits(8, signed=False)[0] - int(own.zero_point)) * np.float32(own.scale))
+        least = add_initializer(self.graph, f"{name}_lowest", lowest.astype(np.float32))
+        return self._node("Max", [value, least], f"{name}_barred", f"{name}_bar")
 
     def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
         """A movement on integers fills with the integer that stands for zero."""

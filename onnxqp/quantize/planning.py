@@ -41,6 +41,8 @@ def make_plan(
         constants=tuple(PlannedConstant(unit.node.name or "", index) for unit in integer for index in unit.constants),
         moves=tuple(move for unit in integer for move in _moves(unit)),
         guarded=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_guarded(value, target)),
+        barred=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_barred(value, target)),
+        lowered=tuple(unit.node.name or "" for unit in integer if isinstance(unit.role, Compute) and unit.role.lowered),
     )
 
 
@@ -179,6 +181,12 @@ def _is_guarded(value: ir.Value, target: Target) -> bool:
     role = rule_for(node).quantization(node) if node is not None else None
     move = target.moves.get(role.form) if isinstance(role, Movement) else None
     return move is not None and move.guarded
+
+
+def _is_barred(value: ir.Value, target: Target) -> bool:
+    node = value.producer()
+    role = rule_for(node).quantization(node) if node is not None else None
+    return isinstance(role, Compute) and role.form in target.barred
 
 
 def _name(value: ir.Value) -> str:

@@ -14,12 +14,19 @@ GROUP_LEAST = 28  # each group is a matrix product of its own: narrow ones are m
 
 _LEFT_FLOAT: Mapping[str, str] = MappingProxyType(
     {
-        "MatMulActivations": "both operands are activations, and quantizing them costs what the integer product gains",
         "Softmax": "the integer Softmax is several times slower than the float one",
-        "AveragePool": "the integer AveragePool is twenty times slower than the float one",
+        "AveragePoolPartly": "the integer AveragePool is twenty times slower than the float one, and no convolution "
+        "can stand for it where windows at the border are divided by what is inside alone",
+        "Sub": "no integer kernel, but minus a constant is an Add",
+        "Div": "no integer kernel, but by a constant it is a Mul",
+        "ReduceMean": "no integer kernel, but over the axes of space it is a GlobalAveragePool",
+        "HardSwish": "no integer kernel; the Conv before it writes integers all the same",
+        "HardSigmoid": "no integer kernel; the Conv before it writes integers all the same",
         "ConvTranspose": "onnxruntime has no integer ConvTranspose on the CPU",
     }
 )
+
+_BARRED = frozenset(("AveragePool", "AveragePoolPartly", "Softmax"))
 
 _MOVES: Mapping[str, Move] = MappingProxyType(
     {
@@ -27,6 +34,7 @@ _MOVES: Mapping[str, Move] = MappingProxyType(
         **dict.fromkeys(("Slice", "Split", "Gather", "Expand", "Tile"), Move(0.05, 0.1)),
         **dict.fromkeys(("Transpose", "DepthToSpace"), Move(0.3, 0.4)),
         "ResizeNearest": Move(0.3, 0.4),
+        **dict.fromkeys(("ReduceMax", "ReduceMin"), Move(1.0, 2.0, follows=True)),
         "Pad": Move(0.1, 0.15, by_hand=True, follows=True),
         # alone it runs in NCHW forty times slower; beside an integer Conv it becomes NhwcMaxPool
         "MaxPool": Move(0.4, 0.6, fused=("NhwcMaxPool",), guarded=True, follows=True),
@@ -46,8 +54,9 @@ class _Speed:
 
 
 def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
+    unit = speed.elementwise
+
     def simple(fused: str, floats: float, integers: float) -> Kernel:
-        unit = speed.elementwise
         return Kernel((fused,), Rate(0, floats * unit), Rate(0, integers * unit), follows=True)
 
     conv, depthwise = speed.conv, speed.depthwise
@@ -63,11 +72,17 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
                 writes_float=True,
                 saturates=saturates,
             ),
+            # quantizing two activations costs what the product gains: this price keeps it out, a clock may know better
+            "MatMulActivations": Kernel(
+                ("QLinearMatMul", "MatMulIntegerToFloat"), Rate(0, unit), Rate(0, 40 * unit), writes_float=True
+            ),
             "Add": simple("QLinearAdd", 1.0, 1.3),
             "Mul": simple("QLinearMul", 1.8, 2.0),
             "Sigmoid": simple("QLinearSigmoid", 2.6, 2.2),
             "LeakyRelu": simple("QLinearLeakyRelu", 1.5, 2.2),
             "Concat": simple("QLinearConcat", 1.2, 1.0),
+            "Where": simple("QLinearWhere", 1.0, 1.5),
+            "AveragePool": simple("QLinearConv", 2.5, 3.5),  # a depthwise convolution of ones
             "GlobalAveragePool": simple("QLinearGlobalAveragePool", 1.0, 1.0),
         }
     )
@@ -80,6 +95,7 @@ def _target(name: str, speed: _Speed, evidence: str, *, border_ns: float, channe
         moves=_MOVES,
         absorbed=frozenset(("Relu", "Clip")),
         left_float=_LEFT_FLOAT,
+        barred=_BARRED,
         border_ns=border_ns,
         node_ns=1500.0,
         channel_step=channel_step,

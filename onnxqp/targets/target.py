@@ -98,6 +98,7 @@ class Target:
     moves: Mapping[str, Move]
     absorbed: frozenset[str]  # operators that clip, which the kernel before them does by the range of its output
     left_float: Mapping[str, str]  # forms that are not worth it, or have no kernel, and why
+    barred: frozenset[str]  # forms that stay in float, and that the runtime would fuse all the same between DQ and Q
     border_ns: float  # entering or leaving the integers: Q or DQ and the change of layout, per element
     node_ns: float  # what every node costs
     channel_step: int  # channel counts that are a multiple of it run on the fast paths

@@ -1,11 +1,14 @@
 """Each operator between integer kernels: it fuses as the table says, and the result stays close to float."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, kernels, sqnr_db
 
+from onnxqp.model import clone
 from onnxqp.options import QuantizeOptions, Selection
 from onnxqp.quantize import quantize_model
+from onnxqp.runtime import Session
 
 EVERYTHING = Selection(include=("*",))  # names every node, so that no cost keeps it in float
 
@@ -38,6 +41,7 @@ ARITHMETIC = {
     "QLinearConcat": lambda g, x: (g.op("Concat", x, g.conv_relu(x, out=32), axis=1), 48),
     "QLinearGlobalAveragePool": lambda g, x: g.op("GlobalAveragePool", x),
     "NhwcMaxPool": lambda g, x: g.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]),
+    "QLinearWhere": lambda g, x: g.op("Where", g.op("Greater", x, g.constant(np.float32(0.1))), x, g.conv_relu(x)),
 }
 
 
@@ -63,6 +67,8 @@ MOVEMENTS = {
     "Expand": lambda g, x: g.op("Expand", x, g.constant(np.array([2, 16, 12, 12]))),
     "Resize": lambda g, x: g.op("Resize", x, "", g.constant(np.array([1, 1, 2, 2], np.float32)), mode="nearest"),
     "DepthToSpace": lambda g, x: (g.op("DepthToSpace", x, blocksize=2), 4),
+    "ReduceMax": lambda g, x: g.op("ReduceMax", x, axes=[3], keepdims=1),
+    "ReduceMin": lambda g, x: g.op("ReduceMin", x, axes=[2], keepdims=1),
     "Pad": lambda g, x: (
         g.op("Pad", x, g.constant(np.array([0, 1, 0, 0, 0, 1, 0, 0])))
         and (g.op("Slice", g.nodes[-1].output[0], *(g.constant(np.array([n])) for n in (1, 17, 1))), 16)
@@ -189,14 +195,169 @@ def test_a_constant_operand_becomes_uint8(operator):
     assert sqnr_db(model, result.model, graph.samples()) > 28
 
 
-def test_silu_runs_on_integers_throughout():
+SMOOTH = {
+    "SiLU": (lambda g, x: g.op("Mul", x, g.op("Sigmoid", x)), {"QLinearSigmoid", "QLinearMul"}),
+    "QuickGelu": (
+        lambda g, x: g.op("Mul", x, g.op("Sigmoid", g.op("Mul", x, g.constant(np.float32(1.702))))),
+        {"QLinearSigmoid", "QLinearMul"},
+    ),
+    "HardSwish in parts": (
+        lambda g, x: g.op(
+            "Div",
+            g.op(
+                "Mul",
+                x,
+                g.op(
+                    "Clip",
+                    g.op("Add", x, g.constant(np.float32(3))),
+                    g.constant(np.float32(0)),
+                    g.constant(np.float32(6)),
+                ),
+            ),
+            g.constant(np.float32(6)),
+        ),
+        {"QLinearAdd", "QLinearMul"},
+    ),
+    "squeeze and excite": (
+        lambda g, x: g.op(
+            "Mul",
+            x,
+            g.op("Sigmoid", g.conv(g.conv_relu(g.op("GlobalAveragePool", x), 16, 4, kernel=1), 4, 16, kernel=1)),
+        ),
+        {"QLinearGlobalAveragePool", "QLinearSigmoid", "QLinearMul"},
+    ),
+}
+
+
+@pytest.mark.parametrize("pattern", SMOOTH)
+def test_smooth_activations_run_on_integers_throughout(pattern):
+    build, wanted = SMOOTH[pattern]
     graph = Graph()
-    x = graph.conv(graph.name)
-    model, result = run(graph, graph.conv(graph.op("Mul", x, graph.op("Sigmoid", x))))
+    model, result = run(graph, graph.conv(build(graph, graph.conv(graph.name))))
+    found = kernels(result.model)
+    assert wanted <= set(found)
+    assert not {"Conv", "FusedConv", "QuickGelu", "HardSigmoid", "Mul", "Clip"} & set(found)
+    assert [found.count(name) for name in ("QuantizeLinear", "DequantizeLinear")] == [1, 1]
+    assert sqnr_db(model, result.model, graph.samples()) > 26
+
+
+@pytest.mark.parametrize("function", ["HardSwish", "HardSigmoid", "Elu", "PRelu", "Tanh"])
+def test_a_convolution_before_a_float_function_still_fuses(function):
+    graph = Graph()
+    operands = [graph.constant(np.full((16, 1, 1), 0.1, np.float32))] if function == "PRelu" else []
+    _, result = run(graph, graph.conv(graph.op(function, graph.conv(graph.name), *operands)))
     found = kernels(result.model)
     assert found.count("QLinearConv") == 2
-    assert {"QLinearSigmoid", "QLinearMul"} <= set(found)
-    assert sqnr_db(model, result.model, graph.samples()) > 26
+    assert not {"Conv", "FusedConv"} & set(found)
+    (note,) = result.quantization.left_float
+    assert (note.op_type, "no integer" in note.reason) == (function, True)
+
+
+EXACT_AVERAGES = {
+    "no padding": {"kernel_shape": [3, 3]},
+    "padding that counts": {"kernel_shape": [3, 3], "pads": [1, 0, 1, 2], "count_include_pad": 1},
+    "strides": {"kernel_shape": [2, 3], "strides": [2, 3]},
+    "ceil_mode that changes nothing": {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1},
+    "SAME": {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_UPPER", "count_include_pad": 1},
+    "dilations": {"kernel_shape": [3, 3], "dilations": [2, 2]},
+}
+
+
+@pytest.mark.parametrize("window", EXACT_AVERAGES)
+def test_an_average_pool_becomes_a_depthwise_convolution(window):
+    opset = 19 if window == "dilations" else 17
+    graph = Graph()
+    pooled = graph.op("AveragePool", graph.conv_relu(graph.name), **EXACT_AVERAGES[window])
+    model, result = run(graph, graph.conv_relu(pooled), opset=opset)
+    found = kernels(result.model)
+    assert found.count("QLinearConv") == 3
+    assert not {"AveragePool", "QLinearAveragePool"} & set(found)
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+def test_the_convolution_of_an_average_pool_rounds_as_the_integer_pool_does():
+    graph = Graph()
+    pooled = graph.op(
+        "AveragePool", graph.conv_relu(graph.name), kernel_shape=[3, 3], pads=[1] * 4, count_include_pad=1
+    )
+    _, result = run(graph, graph.conv_relu(pooled))
+    lowered = result.model
+    (pool,) = [node for node in lowered.graph if node.name == "AveragePool2"]
+    other = clone(lowered)
+    (node,) = [node for node in other.graph if node.name == pool.name]
+    node.op_type = "AveragePool"
+    node.resize_inputs(1)
+    node.attributes.pop("group")
+    node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
+    node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", [3, 3])
+    assert "QLinearAveragePool" in kernels(other)
+    for feed in graph.samples(3):
+        ours, theirs = Session(lowered).run(feed), Session(other).run(feed)
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, theirs[name])
+
+
+PARTLY = {
+    "padding left out": ("AveragePool", {"kernel_shape": [3, 3], "pads": [1] * 4}),
+    "a window over the border": ("AveragePool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    "Softmax": ("Softmax", {"axis": 1}),
+}
+
+
+@pytest.mark.parametrize("pattern", PARTLY)
+def test_slow_integer_kernels_are_kept_out_between_integers(pattern):
+    """onnxruntime would fuse DequantizeLinear -> AveragePool -> QuantizeLinear, asked or not."""
+    op_type, attributes = PARTLY[pattern]
+    graph = Graph()
+    model, result = run(graph, graph.conv(graph.op(op_type, graph.conv(graph.name), **attributes)))
+    found = kernels(result.model)
+    assert op_type in found
+    assert f"QLinear{op_type}" not in found
+    assert found.count("QLinearConv") == 2
+    assert [(note.op_type, "slower" in note.reason) for note in result.quantization.left_float] == [(op_type, True)]
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+@pytest.mark.parametrize("rank", [3, 4, 5])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_means_over_space_are_global_pools(rank, keep):
+    graph = Graph((1, 16, *[5] * (rank - 2)))
+    w = graph.constant(graph.rng.normal(0, 0.1, (16, 16, *[1] * (rank - 2))).astype(np.float32))
+    mean = graph.op("ReduceMean", graph.op("Conv", graph.name, w), axes=list(range(-rank + 2, 0)), keepdims=keep)
+    last = graph.op("Conv", mean, w) if keep else graph.op("Gemm", mean, graph.matrix(16, 8))
+    model, result = run(graph, last)
+    found = kernels(result.model)
+    # the mean over the last axis of a sequence is a part of LayerNormalization, and stays
+    assert ("QLinearGlobalAveragePool" in found, "ReduceMean" in found) == (rank > 3, rank == 3)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_a_window_over_the_whole_image_is_a_global_pool():
+    graph = Graph()
+    pooled = graph.op("AveragePool", graph.conv_relu(graph.name), kernel_shape=[12, 12])
+    model, result = run(graph, graph.op("Gemm", graph.op("Flatten", pooled), graph.matrix(16, 8)))
+    assert "QLinearGlobalAveragePool" in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
+@pytest.mark.parametrize("operator", ["Sub", "Div"])
+def test_the_inverse_of_a_constant_operand_has_an_integer_kernel(operator):
+    graph = Graph()
+    c = graph.constant(graph.rng.uniform(0.5, 2, (1, 16, 12, 12)).astype(np.float32))
+    model, result = run(graph, graph.conv(graph.op(operator, graph.conv_relu(graph.name), c)))
+    assert {"Sub": "QLinearAdd", "Div": "QLinearMul"}[operator] in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
+
+
+def test_a_product_of_activations_is_an_integer_kernel_where_it_is_asked_for():
+    graph = Graph((2, 4, 12, 16))
+    q, k = (graph.op("MatMul", graph.name, graph.matrix(16, 16)) for _ in range(2))
+    y = graph.op("MatMul", q, graph.op("Transpose", k, perm=[0, 1, 3, 2]))
+    model, result = run(graph, graph.op("Softmax", y))
+    assert kernels(result.model).count("QLinearMatMul") == 2
+    assert "MatMulIntegerToFloat" in kernels(result.model)
+    assert "MatMul" not in kernels(result.model)
+    assert sqnr_db(model, result.model, graph.samples()) > 28
 
 
 def test_a_float_operator_between_convolutions_keeps_both_integer():
