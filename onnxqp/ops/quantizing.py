@@ -30,7 +30,7 @@ def no_kernel(node: ir.Node) -> Float:
 
 def conv_role(node: ir.Node) -> Role:
     """Integer kernels lay a patch out with the channel fastest; depthwise ones never add neighbouring products."""
-    shape = dims(node.inputs[1])
+    shape = _stored_dims(node.inputs[1])
     if shape is None or None in shape:
         return Float("the shape of the weight is not known")
     group = attribute_int(node, "group", 1)
@@ -38,6 +38,12 @@ def conv_role(node: ir.Node) -> Role:
     if group > 1 and shape[0] == group and shape[1] == 1:
         return Compute("DepthwiseConv", (0,), Weight(1, 0, summed), bias=2)
     return Compute("Conv" if group == 1 else "GroupedConv", (0,), Weight(1, 0, summed), bias=2)
+
+
+def _stored_dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """The dimensions of a weight, also where it is rebuilt from integers and its shape is not declared."""
+    source = None if value is None or value.shape is not None else value.producer()
+    return dims(source.inputs[0] if source is not None and source.inputs else value)
 
 
 def gemm_role(node: ir.Node) -> Role:
