@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -12,8 +12,11 @@ import onnx_ir as ir
 from onnxqp.errors import ModelError
 
 
-def check(proto: onnx.ModelProto, path: Path | None = None) -> None:
-    """What onnx.checker passes and onnxruntime finds late, or the other way round: structure and tensor sizes."""
+def check(proto: onnx.ModelProto, path: Path | None = None, elsewhere: Collection[int] = ()) -> None:
+    """What onnx.checker passes and onnxruntime finds late, or the other way round: structure and tensor sizes.
+
+    `elsewhere`: places of the initializers whose data is not in `proto`, and has been checked.
+    """
     where = None if path is None else str(path)
     if not proto.HasField("graph") or not proto.graph.node:
         raise ModelError("the model has no nodes", where=where, hint="the file is not an exported network")
@@ -28,8 +31,9 @@ def check(proto: onnx.ModelProto, path: Path | None = None) -> None:
                 where=where,
                 hint="the graph was cut badly: export the model again",
             )
-    for tensor in tensors(proto):
-        _check_tensor(tensor, path)
+    for index, tensor in enumerate(tensors(proto)):  # the initializers come first
+        if index not in elsewhere:
+            _check_tensor(tensor, path)
 
 
 # ---- wiring ----------------------------------------------------------------------------------------------------

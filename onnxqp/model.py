@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import mmap
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
@@ -24,12 +28,20 @@ from onnxqp import integrity
 from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
 from onnxqp.graph import put_in_order
 from onnxqp.report.records import ModelSummary
+from onnxqp.wire import Buffer, Light, lighten
 
 # Above this many bytes of weights the file would come near protobuf's limit of 2 GB: they get a file of their own.
 EMBED_LIMIT = 1_500_000_000
 # Weights that came in a file of their own go back into one, unless they are small.
 EXTERNAL_LIMIT = 64_000_000
 PROTOBUF_LIMIT = 2**31 - 1
+# From this size on a file's weights of at least so many bytes each stay in it, memory-mapped.
+MAPPED_FILE = 16_000_000
+_MAPPED_TENSOR = 1 << 16
+_MAPPED_DTYPES = {
+    kind.value: kind.numpy().newbyteorder("<")
+    for kind in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8)
+}
 DENSE_LIMIT = 1 << 28  # elements of a sparse weight once it is unpacked
 _HINT = "export the model again, with dense weights"
 
@@ -57,9 +69,10 @@ def load(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     content = _content(path)
+    light = lighten(content, _MAPPED_TENSOR) if isinstance(content, memoryview) else None
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto.ParseFromString(bytes(content) if light is None else light.content)
     except DecodeError as err:
         if "MaxDepth" in str(err):
             raise ModelError(
@@ -72,11 +85,33 @@ def load(path: str | Path) -> ir.Model:
             where=str(path),
             hint="it looks cut short or is no model at all: fetch or export it again",
         ) from err
-    integrity.check(proto, path)
+    mapped = {} if light is None else _mapped(proto, content, light)
+    integrity.check(proto, path, mapped)
     model = from_proto(proto)
+    for index, array in mapped.items():
+        name = proto.graph.initializer[index].name
+        model.graph.initializers[name].const_value = ir.Tensor(array, name=name)
     ir.external_data.set_base_dir(model.graph, path.parent)
     model.meta["path"] = path
     return model
+
+
+def _mapped(proto: onnx.ModelProto, content: Buffer, light: Light) -> dict[int, npt.NDArray[Any]]:
+    """The weights that stay in the file, by their place among the initializers; what numpy cannot map is read.
+
+    So are weights whose bytes are not those of their shape, which the checks refuse, and all where names come twice.
+    """
+    arrays: dict[int, npt.NDArray[Any]] = {}
+    names = Counter(tensor.name for tensor in proto.graph.initializer)
+    for index, (offset, length) in light.weights.items():
+        tensor = proto.graph.initializer[index]
+        dtype = _MAPPED_DTYPES.get(tensor.data_type)
+        if dtype is None or names[tensor.name] > 1 or length != math.prod(tensor.dims) * dtype.itemsize:
+            tensor.raw_data = bytes(content[offset : offset + length])
+        else:
+            array = np.frombuffer(content, dtype, length // dtype.itemsize, offset)
+            arrays[index] = array.reshape(tuple(tensor.dims))
+    return arrays
 
 
 def from_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -116,10 +151,11 @@ def _densified(proto: onnx.ModelProto) -> onnx.ModelProto:
     return dense
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path) -> Buffer:
+    """The bytes of the file; those of a large one are mapped, and read where somebody looks at them."""
     try:
         _check_kind(path)
-        content = path.read_bytes()
+        content: Buffer = path.read_bytes() if path.stat().st_size < MAPPED_FILE else _map(path)
     except FileNotFoundError as err:
         raise ModelError("no such file", where=str(path), hint="check the path of the model") from err
     except OSError as err:
@@ -130,13 +166,19 @@ def _content(path: Path) -> bytes:
         raise ModelError("is no path", where=str(path), hint="check the path of the model") from err
     if not content:
         raise ModelError("the file is empty", where=str(path), hint="fetch or export it again")
-    if content[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
+    head = bytes(content[:64])
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
         hint = "the download failed: open the address in a browser"
         raise ModelError("this is an HTML page, not a model", where=str(path), hint=hint)
     for offset, magic, what, hint in _MAGIC:
-        if content[offset : offset + len(magic)] == magic:
+        if head[offset : offset + len(magic)] == magic:
             raise ModelError(f"this is {what}", where=str(path), hint=hint)
     return content
+
+
+def _map(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _check_kind(path: Path) -> None:
@@ -191,6 +233,32 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
     return proto
+
+
+def proto_and_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, npt.NDArray[Any]]]:
+    """The model as a proto whose large weights are said to be elsewhere, and these by name, not copied.
+
+    They are those of the graph itself whose types numpy knows; what lies in files and is none of them is left there.
+    """
+    large: dict[str, npt.NDArray[Any]] = {}
+    kept: list[tuple[ir.Value, ir.TensorProtocol]] = []
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _MAPPED_TENSOR and tensor.dtype.value in _MAPPED_DTYPES:
+            array = tensor.numpy()
+            if array.flags.c_contiguous and array.dtype.isnative:
+                large[value.name or ""] = array
+                kept.append((value, tensor))
+    try:
+        for value, tensor in kept:
+            shape = ir.Shape(tensor.shape.numpy())
+            value.const_value = ir.ExternalTensor(
+                "elsewhere", 0, tensor.nbytes, tensor.dtype, shape=shape, name=value.name or ""
+            )
+        return ir.to_proto(model), large
+    finally:
+        for value, tensor in kept:
+            value.const_value = tensor
 
 
 def to_bytes(model: ir.Model) -> bytes:

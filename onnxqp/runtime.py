@@ -10,7 +10,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,13 +22,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxqp.errors import DataError, ModelError, OnnxqpError, ResourceError, UnsupportedError
-from onnxqp.model import EMBED_LIMIT, tensor_bytes
+from onnxqp.model import proto_and_weights
 from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
 
 _KERNEL = "_kernel_time"  # how the profiler ends the name of an event
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_DUMP = {  # whoever reads an optimised graph wants its nodes: the weights go elsewhere
+    "session.optimized_model_external_initializers_file_name": "optimized.weights",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+}
 _DTYPES: dict[str, Any] = {
     "float": np.float32,
     "float16": np.float16,
@@ -74,16 +78,17 @@ class Session:
             settings.add_session_config_entry(key, text)
         if dump is not None:
             settings.optimized_model_filepath = str(dump)
+            for key, text in _DUMP.items():
+                settings.add_session_config_entry(key, text)
         if profile is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
         where = str(source) if isinstance(source, Path) else None
-        with tempfile.TemporaryDirectory(prefix="onnxqp-") as spill:  # onnxruntime has read it once it is open
-            payload = _payload(source, taps, settings, Path(spill))
-            try:
-                self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
-            except Exception as err:  # onnxruntime's exception types differ between versions
-                raise refused(str(err), where) from err
+        payload, self._weights = _payload(source, taps, settings)
+        try:
+            self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
+        except Exception as err:  # onnxruntime's exception types differ between versions
+            raise refused(str(err), where) from err
         self.inputs = _without_false_scalars(tuple(_spec(i) for i in self._session.get_inputs()), source)
         self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
 
@@ -101,28 +106,42 @@ class Session:
         return Path(self._session.end_profiling())
 
 
-def _payload(source: Source, taps: Sequence[str], settings: ort.SessionOptions, spill: Path) -> str | bytes:
-    """What onnxruntime opens: the path or bytes as given, or the graph alone with its weights left in their file."""
+def _payload(
+    source: Source, taps: Sequence[str], settings: ort.SessionOptions
+) -> tuple[str | bytes, list[npt.NDArray[Any]]]:
+    """What onnxruntime opens: the path or bytes as given, or the graph alone; and the weights that it then reads where
+    they lie, which must outlive the session.
+    """
     if isinstance(source, bytes) and not taps:
-        return source
+        return source, []
     if isinstance(source, Path) and not taps:
         name = utf8_name(source)
         if name is not None:
-            return name
+            return name, []
+    folder, arrays = None, dict[str, npt.NDArray[Any]]()
     if isinstance(source, ir.Model):
-        proto, folder = _serialize(source, spill)
+        proto, arrays = proto_and_weights(source)
+        folder = next((tensor.base_dir for tensor in _in_files(source)), None)
     elif isinstance(source, Path):
         proto, folder = onnx.load_model(str(source), load_external_data=False), source.parent
     else:
-        proto, folder = onnx.load_model_from_string(source), None
+        proto = onnx.load_model_from_string(source)
     present = {output.name for output in proto.graph.output}
     for name in taps:
         if name not in present:
             proto.graph.output.add(name=name)
-    name = None if folder is None else utf8_name(folder.resolve())
+    name = None if folder is None else utf8_name(Path(folder).resolve())
     if name is not None:
         settings.add_session_config_entry(_EXTERNAL_FOLDER, name)
-    return bytes(proto.SerializeToString())
+    if arrays:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+        settings.add_external_initializers(list(arrays), values)
+    return bytes(proto.SerializeToString()), list(arrays.values())
+
+
+def _in_files(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return (value.const_value for value in values if isinstance(value.const_value, ir.ExternalTensor))
 
 
 def utf8_name(path: Path) -> str | None:
@@ -131,24 +150,6 @@ def utf8_name(path: Path) -> str | None:
         return os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _serialize(model: ir.Model, spill: Path) -> tuple[onnx.ModelProto, Path | None]:
-    """The proto of a model in memory; weights in a file stay there, and too many in memory go to one in `spill`."""
-    folders = {
-        Path(value.const_value.base_dir)
-        for value in model.graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    embedded = sum(
-        tensor_bytes(value)
-        for value in model.graph.initializers.values()
-        if not isinstance(value.const_value, ir.ExternalTensor)
-    )
-    if len(folders) <= 1 and embedded < EMBED_LIMIT:
-        return ir.to_proto(model), next(iter(folders), None)
-    ir.save(model, spill / "model.onnx", external_data="model.data")
-    return onnx.load_model(str(spill / "model.onnx"), load_external_data=False), spill
 
 
 def _spec(argument: Any) -> InputSpec:

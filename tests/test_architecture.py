@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("calibration", "elementary", "gather", "inventory", "judge", "steps"),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
-    ("axes", "errors", "options", "plan", "specs"),
+    ("axes", "errors", "options", "plan", "specs", "wire"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
 FREE = ("onnxqp.report.records",)  # data only: every room may speak in reports

@@ -94,19 +94,30 @@ def test_weights_in_a_file_are_not_copied_into_a_tapped_model(tmp_path: Path) ->
         np.testing.assert_array_equal(result["m"], weight[:1])
 
 
-def test_too_many_weights_in_memory_spill_to_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxqp.runtime.EMBED_LIMIT", 8)
-    weight = ir.tensor(np.full((4, 4), 2, np.float32), name="w")
+def test_large_weights_are_read_where_they_lie() -> None:
+    size = 256
+    array = np.full((size, size), 2, np.float32)
     model = files.from_proto(proto())
-    value = ir.Value(name="w", const_value=weight, shape=ir.Shape((4, 4)), type=ir.TensorType(ir.DataType.FLOAT))
+    value = ir.Value(name="w", const_value=ir.tensor(array, name="w"))
+    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
     model.graph.register_initializer(value)
     (relu,) = list(model.graph)
     source = relu.inputs[0]
+    assert source is not None
+    source.shape = ir.Shape((1, size))
+    relu.outputs[0].shape = ir.Shape((1, size))
     product = ir.Node("", "MatMul", [source, value], num_outputs=1, name="product")
+    product.outputs[0].name = "product"
     model.graph.insert_before(relu, product)
     relu.replace_input_with(0, product.outputs[0])
-    result = Session(model).run({"x": np.ones((1, 4), np.float32)})
-    np.testing.assert_array_equal(result["y"], np.full((1, 4), 8, np.float32))
+    light, large = files.proto_and_weights(model)
+    assert len(light.SerializeToString()) < 1000 < array.nbytes
+    assert large.keys() == {"w"}
+    assert value.const_value is not None
+    assert value.const_value.nbytes == array.nbytes  # the model itself is as it was
+    for taps in ((), ("product",)):
+        result = Session(model, taps=taps).run({"x": np.ones((1, size), np.float32)})
+        np.testing.assert_array_equal(result["y"], np.full((1, size), 2 * size, np.float32))
 
 
 def test_facts_of_this_installation() -> None:

@@ -1,4 +1,5 @@
-"""What runs in the child process. A script of its own that knows nothing of onnxqp: it starts fast, and dies alone.
+"""What runs in the child process. A script of its own that knows nothing of onnxqp but how to pass over the weights of
+a file (onnxqp/wire.py, which imports nothing): it starts fast, and dies alone.
 
 It reads requests, one JSON object a line, and answers each with another. Requests: `modules` (once, where to import
 from), then `model` (a path), `seconds`, `memory` (bytes).
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import mmap
 import os
 import selectors
 import signal
@@ -20,6 +22,7 @@ from typing import Any, BinaryIO
 IDLE_SECONDS = 5.0
 OPEN_SIZE = 32  # of an input axis that is open, but for the first
 LARGEST_INPUT = 10_000_000  # elements
+SMALLEST_WEIGHT = 1024  # bytes; no shape depends on larger ones
 DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -85,13 +88,15 @@ def _look(path: str) -> dict[str, str | bool]:
     what onnx finds inconsistent.
     """
     answer: dict[str, str | bool] = {}
+    session = None
     try:
         session = _open(path)
         _run(session)
     except MemoryError:
         return {"out_of_memory": True}
     except Exception as err:
-        answer["doubt" if "session" in locals() else "refusal"] = str(err) or type(err).__name__
+        answer["refusal" if session is None else "doubt"] = str(err) or type(err).__name__
+    session = None  # its memory goes back
     try:
         _infer(path)
     except MemoryError:
@@ -139,11 +144,13 @@ def _infer(path: str) -> None:
     import onnx.shape_inference
     import onnx.version_converter
 
+    from onnxqp.wire import lighten
+
     proto = onnx.ModelProto()
-    proto.ParseFromString(Path(path).read_bytes())
-    for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) > 1024:  # weights: no shape depends on them
-            tensor.ClearField("raw_data")
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with memoryview(content) as whole:
+            light = lighten(whole, SMALLEST_WEIGHT)
+        proto.ParseFromString(content[:] if light is None else light.content)
     old = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 1)
     if old < 13:
         with contextlib.suppress(Exception):  # the parent tries again, and says what it could not convert
