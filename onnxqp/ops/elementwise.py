@@ -14,7 +14,7 @@ from onnxqp.graph import constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.join import join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Elements, Operator
-from onnxqp.specs import Activation, Compute, Movement, Role
+from onnxqp.specs import Activation, Compute, Float, Movement, Role
 
 
 class Elementwise(Operator):
@@ -159,6 +159,13 @@ class Cast(Elementwise):
     op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
 
     operands: ClassVar[int | None] = 1
+
+    def passes_through(self, node: ir.Node) -> bool:
+        source = node.inputs[0]
+        return source is not None and source.dtype is not None and source.dtype == node.outputs[0].dtype
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Float("a change of type is no arithmetic")
 
     def folds(self, node: ir.Node) -> bool:
         """Not from small integers: that is a weight kept in int8, which the runtime rebuilds when it loads."""
