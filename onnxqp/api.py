@@ -25,9 +25,11 @@ from onnxqp.debugging import closest, trace, with_shapes
 from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
+from onnxqp.frontier import within_budget
 from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, gather_to_judge
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.normalize import normalize
+from onnxqp.normalize.precision import float32_form
 from onnxqp.options import (
     CalibrateOptions,
     DataOptions,
@@ -127,9 +129,12 @@ def quantize(
             )
         for warning in done.warnings:
             run.warn(warning)
+        done, points = within_budget(
+            run, done, job.baseline, inputs, gates=job.gates, measure=job.measure, data=job.data_options
+        )
         calibration.save(done.statistics, job.subject, inputs, options, seed)
         found = calibration.record(stored, inputs, options.method)
-        return job.finish(inputs, done.model, quantization=done.quantization, calibration=found)
+        return job.finish(inputs, done.model, quantization=done.quantization, calibration=found, frontier=points)
 
 
 def calibrate(
@@ -375,6 +380,10 @@ class _Job:
         if not write.dry_run:
             check_output(path, write.force, [subject.path, *_data_files(data_options)])
         normal = _normalised(run, subject)
+        if command == "quantize":  # a command's name, not its product: what is pruned stays in its own precision
+            normal, notes = float32_form(normal)
+            for note in notes:
+                run.warn(f"{note.subject}: {note.reason}")
         soundness.check_sizes(normal, subject.path)
         with run.stage("open"):
             baseline = _open_baseline(run, subject, normal, measure.threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from onnxqp.errors import VerificationError
 from onnxqp.evaluate import gates as limits
 from onnxqp.evaluate import latency as stopwatch
-from onnxqp.evaluate.assessment import assess
+from onnxqp.evaluate.assessment import Assessment, assess
 from onnxqp.evaluate.runnable import samples_in
 from onnxqp.evaluate.scores import may_hold_classes
 from onnxqp.gather import Inputs
@@ -74,14 +74,8 @@ def judge(
     accuracy, fidelity, latency = None, None, None
     if measure.validate:
         with run.stage("evaluate"):
-            assessment = assess(
-                baseline,
-                candidate,
-                _labelled(inputs, batch_size),
-                measure.metric,
-                measure.output_name,
-                seed=seed,
-                warn=run.warn,
+            assessment = assessed(
+                baseline, candidate, inputs, measure=measure, batch_size=batch_size, seed=seed, warn=run.warn
             )
             accuracy, fidelity = assessment.accuracy, assessment.fidelity
         feeds = [feed for feed, _ in itertools.islice(inputs.evaluation.batches(batch_size), _TIMED_FEEDS)]
@@ -93,6 +87,28 @@ def judge(
             run.warn(caution)
     found = limits.check(gates, accuracy=accuracy, fidelity=fidelity, latency=latency, size=size)
     return Verdict(size, latency, accuracy, fidelity, found)
+
+
+def assessed(
+    baseline: Session,
+    candidate: Session,
+    inputs: Inputs,
+    *,
+    measure: MeasureOptions,
+    batch_size: int,
+    seed: int,
+    warn: Callable[[str], None],
+) -> Assessment:
+    """Accuracy, where there are labels, and fidelity of a candidate on the evaluation inputs."""
+    samples = _labelled(inputs, batch_size)
+    return assess(baseline, candidate, samples, measure.metric, measure.output_name, seed=seed, warn=warn)
+
+
+def keeps_budget(gates: Gates, assessment: Assessment) -> bool:
+    """Whether the gates on accuracy, `--max-drop` and `--min-agreement`, are met; the others do not count here."""
+    asked = Gates(max_drop=gates.max_drop, min_agreement=gates.min_agreement)
+    found = limits.check(asked, accuracy=assessment.accuracy, fidelity=assessment.fidelity, latency=None, size=None)
+    return all(gate.passed for gate in found)
 
 
 def _labelled(inputs: Inputs, batch_size: int) -> Iterator[tuple[Feed, Any]]:

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("calibration", "elementary", "gather", "inventory", "judge", "steps"),
+    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "steps"),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs", "wire"),

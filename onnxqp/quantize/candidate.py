@@ -12,6 +12,7 @@ from onnxqp.calibrate.ranges import METHODS, Range, minmax
 from onnxqp.graph import iterate, op_name
 from onnxqp.model import clone
 from onnxqp.normalize.cleanup import remove_dead
+from onnxqp.normalize.precision import store_halves
 from onnxqp.options import QuantizeOptions
 from onnxqp.plan import QuantizationPlan
 from onnxqp.quantize.annotate import Annotation
@@ -28,8 +29,12 @@ from onnxqp.targets import Target
 
 @dataclass(frozen=True)
 class Material:
-    """What every candidate is made from: a prepared model and what is known of its values, all by name."""
+    """What every candidate is made from: a prepared model and what is known of its values, all by name.
 
+    `original` is the model before the rewrites that only integer kernels want.
+    """
+
+    original: ir.Model
     model: ir.Model
     annotation: Annotation
     target: Target
@@ -42,10 +47,11 @@ class Material:
         plan = self.plan(decision)
         method = METHODS[self.options.method]
         parameters = activation_parameters(plan.values, self.histograms, lambda _, histogram: method(histogram))
-        work = clone(self.model)
+        work = clone(self.model if decision.integer else self.original)
         untouched = self._excluded() | {node.node for node in plan.integer_nodes}
         stored = store_at_rest(work, untouched, self.means)
         inserted = insert(work, plan, parameters, means=self.means, per_tensor=self.options.per_tensor)
+        store_halves(work)
         remove_dead(work)
         return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)
 

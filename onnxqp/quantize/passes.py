@@ -6,10 +6,11 @@ prepare (exact rewrites) -> annotate -> calibrate -> decide, by a table or by th
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,14 +22,16 @@ from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
 from onnxqp.model import clone, tensor_bytes
+from onnxqp.normalize.precision import float32_form
 from onnxqp.ops import rule_for
 from onnxqp.options import QuantizeOptions
 from onnxqp.plan import QuantizationPlan
 from onnxqp.quantize.annotate import Annotation, annotate
+from onnxqp.quantize.budget import Tried, keep
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
-from onnxqp.quantize.placement import place, place_by_table
+from onnxqp.quantize.placement import Trial, place, place_by_table
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.quality import Probe
 from onnxqp.report.records import Quantization
@@ -41,13 +44,32 @@ TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 p
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """The quantized model, the report's section, and what calibration found."""
+    """The quantized model and how it was made, what calibration found, and what other candidates could be made from."""
 
-    model: ir.Model
-    quantization: Quantization
-    ranges: dict[str, Range]
+    candidate: Candidate
     statistics: Statistics
+    trial: Trial
     warnings: list[str] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
+
+    @property
+    def model(self) -> ir.Model:
+        return self.candidate.model
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Of the activations, by name."""
+        return self.candidate.ranges
+
+    @functools.cached_property
+    def quantization(self) -> Quantization:
+        """The report's section; opens the model to see what the runtime makes of it."""
+        return self.candidate.record()
+
+    def within(self, keeps: Callable[[ir.Model], bool]) -> QuantizeResult:
+        """With blocks returned to float until `keeps` holds for the model; itself, and all that was tried, if never."""
+        found, tried = keep(self.trial, keeps)
+        return replace(self, candidate=found or self.candidate, tried=tried)
 
 
 def plan_quantization(model: ir.Model, options: QuantizeOptions) -> QuantizationPlan:
@@ -56,7 +78,7 @@ def plan_quantization(model: ir.Model, options: QuantizeOptions) -> Quantization
     A model that is quantized already has a plan in which every node is left alone.
     """
     target = resolve(options.target)
-    work = clone(model)
+    work = clone(float32_form(model)[0])
     if not any(rule_for(node).quantized for node in iterate(work)):
         _prepare(work, options)
     annotation = annotate(work, target, options.selection)
@@ -69,7 +91,7 @@ def observe_model(
     """Statistics of every value that quantizing this normalised model may want, whatever the target."""
     _refuse_quantized(model)
     _refuse_not_finite(model)
-    work = clone(model)
+    work = clone(float32_form(model)[0])
     _prepare(work, options)
     values, channels = _observable(work, options)
     return observe(work, samples, values, channels, progress=progress)
@@ -95,6 +117,7 @@ def quantize_model(
     """
     _refuse_quantized(model)
     _refuse_not_finite(model)
+    model, _ = float32_form(model)
     target = resolve(options.target)
     work = clone(model)
     _prepare(work, options)
@@ -116,19 +139,20 @@ def quantize_model(
         annotation = annotation.without(broken, "holds NaN or infinity in calibration")
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
-    material = Material(work, annotation, target, options, histograms, means)
-    candidate = _placed(material, costs, Probe(work, _evenly(repeatable)), threads)
+    material = Material(model, work, annotation, target, options, histograms, means)
+    trial = _placed(material, costs, Probe(work, _evenly(repeatable)), threads)
+    candidate = trial.placement.candidate
     if not candidate.changed:
         raise _nothing(candidate.plan)
-    return QuantizeResult(candidate.model, candidate.record(), dict(candidate.ranges), statistics, warnings)
+    return QuantizeResult(candidate, statistics, trial, warnings)
 
 
-def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Candidate:
+def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Trial:
     """The clock decides for this machine, the table for others and for models too large to try out."""
     weights = sum(tensor_bytes(value) for graph in material.model.graphs() for value in graph.initializers.values())
     if material.options.target != "auto" or weights > TRIED_BYTES:
-        return place_by_table(material, costs, probe).candidate
-    return place(material, costs, probe, threads=threads).candidate
+        return Trial(material, probe, place_by_table(material, costs, probe))
+    return Trial(material, probe, place(material, costs, probe, threads=threads))
 
 
 def _evenly(samples: Iterable[Feed]) -> list[Feed]:

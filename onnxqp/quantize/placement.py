@@ -51,6 +51,15 @@ class Placement:
         return probe.worth(self.speedup, self.noise)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A placement and what others could be made from."""
+
+    material: Material
+    probe: Probe
+    placement: Placement
+
+
 def place_by_table(material: Material, table: Costs, probe: Probe) -> Placement:
     """Choose for another machine, or for a model too large to try out."""
     total = max(predicted_ns(material.annotation, Decision((), {}), table), 1.0)

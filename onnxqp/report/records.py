@@ -202,6 +202,18 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class FrontierPoint:
+    """One candidate that a search has judged. `speedup` is measured where it was, else predicted from the costs."""
+
+    speedup: float
+    settings: dict[str, Any]
+    chosen: bool
+    accuracy: float | None = None  # in the metric's unit
+    agreement: float | None = None  # percent
+    size_ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class Machine:
     cpu: str
     features: list[str]
@@ -230,6 +242,7 @@ class Report:
     calibration: Calibration | None = None
     quantization: Quantization | None = None
     pruning: Pruning | None = None
+    frontier: list[FrontierPoint] | None = None
     models: list[ModelLatency] | None = None
     tensors: list[TensorError] | None = None
     gates: list[Gate] = field(default_factory=list)
