@@ -16,6 +16,7 @@ from onnxqp.errors import InternalError
 from onnxqp.specs import Array
 
 BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
+_PIECE = 1 << 15  # elements that are counted at once
 LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
 
 
@@ -179,15 +180,10 @@ class Histogram(MinMax):
         if self.exponent is None:
             self.zeros += flat.size
             return
-        zeros = flat.size - int(np.count_nonzero(flat))
-        bins = (flat * np.float32(2.0**-self.exponent)).astype(np.intp)  # truncates the magnitude
-        bins += BINS
-        if self.low < 0:
-            bins -= flat < 0
-        counts = np.bincount(bins, minlength=2 * BINS)
-        counts[BINS] -= zeros
+        zeros = int(np.count_nonzero(flat == 0))
+        self.counts += _binned(flat, np.float32(2.0**-self.exponent), signed=self.low < 0)
+        self.counts[BINS] -= zeros
         self.zeros += zeros
-        self.counts += counts
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)
@@ -210,6 +206,33 @@ class Histogram(MinMax):
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin, float64 [2 * BINS]."""
         return np.arange(0.5 - BINS, BINS, dtype=np.float64) * self.width
+
+
+def _binned(flat: npt.NDArray[np.float32], per_width: np.float32, *, signed: bool) -> npt.NDArray[np.int64]:
+    """How many elements fall into each bin, zeros into `BINS`, at 1 / width = `per_width`; `signed`: some are negative.
+
+    Piece by piece, so that what is made in between stays in the processor's cache. Truncation joins the two bins beside
+    zero; how many negative elements there are at all tells them apart.
+    """
+    counts = np.zeros(2 * BINS, np.int64)
+    size = min(flat.size, _PIECE)
+    scaled, whole, bins = np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.intp)
+    negative = 0
+    for start in range(0, flat.size, _PIECE):
+        piece = flat[start : start + _PIECE]
+        here = slice(0, piece.size)
+        np.multiply(piece, per_width, out=scaled[here])
+        np.copyto(whole[here], scaled[here], casting="unsafe")
+        np.add(whole[here], BINS, out=whole[here])
+        np.copyto(bins[here], whole[here])
+        counts += np.bincount(bins[here], minlength=2 * BINS)
+        negative += int(np.count_nonzero(piece < 0)) if signed else 0
+    if negative:
+        beside = negative - int(counts[:BINS].sum())
+        counts[: BINS - 1] = counts[1:BINS]
+        counts[BINS - 1] = beside
+        counts[BINS] -= beside
+    return counts
 
 
 def _exponent_for(magnitude: float) -> int | None:
