@@ -125,7 +125,13 @@ def quantize(
             feeds, seed = Feeds(inputs.calibration, job.data_options.batch_size), job.data_options.seed
             advance = run.advance("quantize")
             done = quantize_model(
-                job.normal, feeds, options, statistics=stored, threads=job.measure.threads, progress=advance
+                job.normal,
+                feeds,
+                options,
+                statistics=stored,
+                typical=stored is None or inputs.calibration.source == "data",
+                threads=job.measure.threads,
+                progress=advance,
             )
         for warning in done.warnings:
             run.warn(warning)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -18,12 +19,15 @@ from onnxqp.graph import add_initializer, constant, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats, Integers, dequantize_linear, quantize_linear, range_parameters
 from onnxqp.quantize.bias import Means, mean_shift
+from onnxqp.quantize.rounding import LayerRounding, Roundings
 from onnxqp.specs import Compute
 
 SMALLEST = 1024  # bytes; below, names and two nodes cost what int8 saves
 SMALL_SHARE = 0.01  # of all weights: rounding the smallest (stems, often) costs accuracy and saves nothing
 LEAST_SQNR_DB = 35.0  # of the rounded weight; a weight with outliers that lies below stays in float
 GROUP = 16  # elements at least that share a scale
+
+_NO_ROUNDINGS: Roundings = MappingProxyType({})
 
 
 @dataclass
@@ -34,12 +38,14 @@ class Stored:
     bias_corrected: int = 0
 
 
-def store_at_rest(model: ir.Model, untouched: Collection[str], means: Means) -> Stored:
+def store_at_rest(
+    model: ir.Model, untouched: Collection[str], means: Means, roundings: Roundings = _NO_ROUNDINGS
+) -> Stored:
     """Store the float32 weights of two axes or more (of more than one element) as int8, in place.
 
     Weights that a node named in `untouched` reads, that are graph outputs, that are small in themselves or beside the
     others, or that int8 would spoil, stay as they are. `means`, by value name, are those of the inputs of the nodes, to
-    correct their biases by.
+    correct their biases by; `roundings`, by the name of the node, round weights by what that does to its output.
     """
     done = Stored()
     for graph in model.graphs():
@@ -49,10 +55,12 @@ def store_at_rest(model: ir.Model, untouched: Collection[str], means: Means) -> 
         array = constant(value)
         if value.is_graph_output() or not readers or array is None or any(node.name in untouched for node in readers):
             continue
-        rounded = _store(graph, value, array)
+        reader = _correctable(readers, means)
+        rounding = roundings.get(readers[0].name or "") if len(readers) == 1 else None
+        rounded = _store(graph, value, array, rounding, centred=reader is not None)
         if rounded is not None:
             done.weights += 1
-            done.bias_corrected += _correct(readers, array, rounded, means)
+            done.bias_corrected += reader is not None and _correct(*reader, array, rounded, means, rounding)
     return done
 
 
@@ -73,22 +81,34 @@ def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
     return kept
 
 
-def _correct(readers: list[ir.Node], weight: Floats, rounded: Floats, means: Means) -> bool:
-    """Take the mean error of a rounded weight back in the bias of the only node that reads it."""
-    role = rule_for(readers[0]).quantization(readers[0])
+def _correctable(readers: list[ir.Node], means: Means) -> tuple[ir.Node, Compute] | None:
+    """The only node that reads a weight, when its bias can take the mean error of rounding back."""
+    node = readers[0]
+    role = rule_for(node).quantization(node)
     if len(readers) > 1 or not isinstance(role, Compute) or role.weight is None or role.bias is None:
+        return None
+    source = node.inputs[role.activations[0]]
+    bias = node.inputs[role.bias] if len(node.inputs) > role.bias else None
+    if source is None or (source.name or "") not in means or role.weight.channel_axis is None:
+        return None
+    return None if bias is not None and constant(bias) is None else (node, role)
+
+
+def _correct(
+    node: ir.Node, role: Compute, weight: Floats, rounded: Floats, means: Means, rounding: LayerRounding | None
+) -> bool:
+    """Take the mean error of a rounded weight back in the bias of the node."""
+    source, place = node.inputs[role.activations[0]], role.weight
+    if source is None or place is None or place.channel_axis is None or role.bias is None:
         return False
-    node, source = readers[0], readers[0].inputs[role.activations[0]]
-    mean = means.get(source.name or "") if source is not None else None
-    if mean is None or role.weight.channel_axis is None:
-        return False
-    shift = mean_shift(weight, rounded, mean, role.weight.channel_axis, role.weight.summed)
+    if rounding is not None:
+        shift: Floats | None = rounding.shift(weight, rounded)
+    else:
+        shift = mean_shift(weight, rounded, means[source.name or ""], place.channel_axis, place.summed)
     if shift is None or not shift.any() or not isinstance(node.graph, ir.Graph):
         return False
     bias = node.inputs[role.bias] if len(node.inputs) > role.bias else None
     old = constant(bias)
-    if bias is not None and old is None:
-        return False
     name = bias.name if bias is not None and bias.name else f"{node.name}_bias"
     if len(node.inputs) <= role.bias:
         node.resize_inputs(role.bias + 1)
@@ -97,7 +117,9 @@ def _correct(readers: list[ir.Node], weight: Floats, rounded: Floats, means: Mea
     return True
 
 
-def _store(graph: ir.Graph, value: ir.Value, array: Floats) -> Floats | None:
+def _store(
+    graph: ir.Graph, value: ir.Value, array: Floats, rounding: LayerRounding | None, *, centred: bool
+) -> Floats | None:
     """Replace an initializer by its int8 form; what that stands for, or None where int8 would spoil it."""
     rows = _rows(array.shape)
     flat = array.reshape(rows, -1)
@@ -111,8 +133,11 @@ def _store(graph: ir.Graph, value: ir.Value, array: Floats) -> Floats | None:
         return None
     axes = next(i for i in range(1, array.ndim) if math.prod(array.shape[:i]) == rows)
     spread = scale.reshape([*array.shape[:axes], *[1] * (array.ndim - axes)])
-    _rebuild(graph, value, integers.reshape(array.shape), spread)
-    return rounded.reshape(array.shape)
+    whole = integers.reshape(array.shape)
+    if rounding is not None:
+        whole = rounding.round(array, spread, whole.astype(np.int8), centred=centred)
+    _rebuild(graph, value, whole, spread)
+    return np.asarray(whole * spread, np.float32)
 
 
 def _rebuild(graph: ir.Graph, value: ir.Value, integers: Integers, scale: Floats) -> None:

@@ -22,6 +22,7 @@ from onnxqp.quantize.decide import Decision
 from onnxqp.quantize.insert import Inserted, insert
 from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
+from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
 from onnxqp.targets import Target
@@ -41,6 +42,7 @@ class Material:
     options: QuantizeOptions
     histograms: Mapping[str, Histogram]
     means: Means
+    roundings: Roundings = field(default_factory=dict)
 
     def build(self, decision: Decision) -> Candidate:
         """A quantized copy of the model; the model itself stays as it is."""
@@ -49,8 +51,15 @@ class Material:
         parameters = activation_parameters(plan.values, self.histograms, lambda _, histogram: method(histogram))
         work = clone(self.model if decision.integer else self.original)
         untouched = self._excluded() | {node.node for node in plan.integer_nodes}
-        stored = store_at_rest(work, untouched, self.means)
-        inserted = insert(work, plan, parameters, means=self.means, per_tensor=self.options.per_tensor)
+        stored = store_at_rest(work, untouched, self.means, self.roundings)
+        inserted = insert(
+            work,
+            plan,
+            parameters,
+            means=self.means,
+            roundings=self.roundings,
+            per_tensor=self.options.per_tensor,
+        )
         store_halves(work)
         remove_dead(work)
         return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)

@@ -6,7 +6,7 @@ Everything is named for the value it quantizes, and in the order of the plan: th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -28,9 +28,12 @@ from onnxqp.quantize.arithmetic import (
 )
 from onnxqp.quantize.bias import Means, mean_shift
 from onnxqp.quantize.parameters import Parameters
+from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
+from onnxqp.specs import Activation
 
 _NO_MEANS: Means = MappingProxyType({})
+_NO_ROUNDINGS: Roundings = MappingProxyType({})
 
 
 @dataclass
@@ -48,15 +51,17 @@ def insert(
     parameters: Mapping[str, Parameters],
     *,
     means: Means = _NO_MEANS,
+    roundings: Roundings = _NO_ROUNDINGS,
     per_tensor: bool = False,
 ) -> Inserted:
     """Edit `model` in place.
 
     `means`: per-channel means of activations by name, from calibration; where given, biases are corrected by them.
+    `roundings`, by the name of the node, round weights by what that does to the output; others go to the nearest.
     `per_tensor`: one scale per weight instead of one per output channel.
     """
     model.graph.meta.pop("onnxqp.names", None)  # a clone may hold the names of its original's later life
-    return _Inserter(model, plan, parameters, means, per_tensor).run()
+    return _Inserter(model, plan, parameters, means, roundings, per_tensor).run()
 
 
 def _operand(node: ir.Node, index: int | None) -> Floats | None:
@@ -74,6 +79,7 @@ class _Inserter:
         plan: QuantizationPlan,
         parameters: Mapping[str, Parameters],
         means: Means,
+        roundings: Roundings,
         per_tensor: bool,
     ) -> None:
         self.graph = model.graph
@@ -81,6 +87,7 @@ class _Inserter:
         self.plan = plan
         self.parameters = parameters
         self.means = means
+        self.roundings = roundings
         self.per_tensor = per_tensor
         self.nodes = {node.name or "": node for node in self.graph}
         self.done = Inserted()
@@ -91,6 +98,8 @@ class _Inserter:
     def run(self) -> Inserted:
         for name in self.plan.lowered:
             rule_for(self.nodes[name]).lower(self.nodes[name])
+        for name in self.plan.shielded:
+            self._shield(self.nodes[name])
         for weight in self.plan.weights:
             self._weight(weight)
         for operand in self.plan.constants:
@@ -148,6 +157,25 @@ class _Inserter:
         ]
         return self._node("Clip", [value, *bounds], f"{name}_clipped", f"{name}_clip")
 
+    def _shield(self, node: ir.Node) -> None:
+        """A Relu becomes a Max, and a Clip gets one more bound before it.
+
+        Behind an integer kernel that writes float, onnxruntime takes a Relu or Clip for what a QuantizeLinear absorbs,
+        finds none, and gives the fusion up.
+        """
+        role, source = rule_for(node).quantization(node), node.inputs[0]
+        if not isinstance(role, Activation) or source is None:
+            raise InternalError(f"{node.name} does not clip")
+        bound, op_type = (role.high, "Min") if role.low is None else (role.low, "Max")
+        limit = add_initializer(self.graph, f"{node.name}_bound", np.asarray(bound, np.float32))
+        if role.low is not None and role.high is not None:
+            node.replace_input_with(0, self._node(op_type, [source, limit], f"{node.name}_bounded", f"{node.name}_in"))
+            return
+        node.op_type = op_type
+        node.attributes.clear()
+        node.resize_inputs(2)
+        node.replace_input_with(1, limit)
+
     def _bar(self, value: ir.Value) -> ir.Value:
         """The value through a Max with the least that its integers can say, which no fusion knows nor removes."""
         name = value.name or ""
@@ -199,6 +227,8 @@ class _Inserter:
         need = np.zeros((), np.float32) if bias is None else smallest_weight_scale(bias, x_scale)
         need = need.max(initial=0.0) if axis is None else need
         quantized = quantize_weight(weight, axis, summed=planned.summed, safe=planned.saturates, at_least=need)
+        if planned.node in self.roundings:
+            quantized = self._by_output(planned, weight, quantized, axis)
         self.done.scales_raised += int((quantized.scale <= need * 1.000001).sum()) if bias is not None else 0
         self.done.weights_made_safe += quantized.made_safe
         node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis))
@@ -208,12 +238,29 @@ class _Inserter:
             )
             self._bias(node, planned.bias_index, bias, x_scale, quantized.scale)
 
+    def _by_output(
+        self, planned: PlannedWeight, weight: Floats, nearest: IntegerWeight, axis: int | None
+    ) -> IntegerWeight:
+        """The weight rounded by what that does to the output of the node."""
+        spread = [-1 if place == axis and nearest.scale.ndim else 1 for place in range(weight.ndim)]
+        values = self.roundings[planned.node].round(
+            weight,
+            nearest.scale.reshape(spread),
+            nearest.values,
+            centred=planned.bias_index is not None and planned.input_value in self.means,
+            summed=planned.summed if planned.saturates else (),
+        )
+        return replace(nearest, values=values)
+
     def _corrected(self, planned: PlannedWeight, weight: Floats, rounded: Floats, bias: Floats | None) -> Floats | None:
         """The bias with the mean error of the rounded weight taken back; as it was where the mean is not known."""
         mean = self.means.get(planned.input_value)
         if mean is None or planned.channel_axis is None:
             return bias
-        shift = mean_shift(weight, rounded, mean, planned.channel_axis, planned.summed)
+        if planned.node in self.roundings:
+            shift: Floats | None = self.roundings[planned.node].shift(weight, rounded)
+        else:
+            shift = mean_shift(weight, rounded, mean, planned.channel_axis, planned.summed)
         if shift is None or not shift.any():
             return bias
         self.done.bias_corrected += 1

@@ -31,6 +31,7 @@ from onnxqp.quantize.budget import Tried, keep
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
+from onnxqp.quantize.layer_inputs import layer_roundings
 from onnxqp.quantize.placement import Trial, place, place_by_table
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.quality import Probe
@@ -103,14 +104,16 @@ def quantize_model(
     options: QuantizeOptions,
     *,
     statistics: Statistics | None = None,
+    typical: bool = True,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
 
     `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
-    those that the result holds are of every value that another run may want. With the target `auto` this machine is
-    measured, with that many `threads`, to decide what runs on integers.
+    those that the result holds are of every value that another run may want. Samples that are not `typical` of what the
+    model will see, beside statistics that are, only run it: weights then go to the nearest integers. With the target
+    `auto` this machine is measured, with that many `threads`, to decide what runs on integers.
 
     Raises UnsupportedError for a model that is quantized already or in which nothing can be, ModelError for weights
     that are not finite, DataError for samples that do not fit.
@@ -139,7 +142,8 @@ def quantize_model(
         annotation = annotation.without(broken, "holds NaN or infinity in calibration")
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
-    material = Material(model, work, annotation, target, options, histograms, means)
+    roundings = layer_roundings(work, repeatable) if typical else {}
+    material = Material(model, work, annotation, target, options, histograms, means, roundings)
     trial = _placed(material, costs, Probe(work, _evenly(repeatable)), threads)
     candidate = trial.placement.candidate
     if not candidate.changed:
