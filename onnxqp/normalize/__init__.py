@@ -20,7 +20,7 @@ from onnxqp.normalize.cleanup import (
     remove_pass_through,
 )
 from onnxqp.normalize.fold import fold_constants
-from onnxqp.normalize.opset import raise_opset
+from onnxqp.normalize.opset import raise_opset, unflatten
 from onnxqp.normalize.sampling import settle_open_shapes
 from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
 from onnxqp.specs import Note
@@ -40,6 +40,8 @@ def normalize(model: ir.Model) -> list[Note]:
     lift_constants(model)
     remove_pass_through(model)
     _settle(model)
+    if unflatten(model):
+        remove_dead(model)
     if settle_open_shapes(model, _settle):
         _settle(model)
     changed = fold_affine(model)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import onnx.version_converter
 import onnx_ir as ir
 
+from onnxqp.graph import constant
 from onnxqp.normalize.light import LOWEST_IR, light_proto
 from onnxqp.specs import Note
 
 PER_CHANNEL_OPSET = 13  # DequantizeLinear got its `axis` there
 RAISED_OPSET = 17
+
+
+_ALONG_AN_AXIS = ("Softmax", "LogSoftmax", "Hardmax")
 
 
 def raise_opset(model: ir.Model) -> list[Note]:
@@ -38,3 +42,44 @@ def raise_opset(model: ir.Model) -> list[Note]:
     model.graph = converted.graph
     model.ir_version = max(model.ir_version, LOWEST_IR)
     return [Note("normalize", subject, "", f"opset raised from {old} to {RAISED_OPSET}")]
+
+
+def unflatten(model: ir.Model) -> bool:
+    """Take the Flatten and Reshape away that raising the opset puts around a Softmax along the last axis.
+
+    Before opset 13 it ran over all axes from `axis` on. Where that is the last axis alone, nothing need be flattened,
+    and three nodes less run at every inference. Shapes must have been inferred. Whether the graph changed.
+    """
+    changed = False
+    for node in list(model.graph):
+        if node.op_type not in _ALONG_AN_AXIS or node.domain:
+            continue
+        flatten, users = node.inputs[0].producer() if node.inputs[0] else None, node.outputs[0].uses()
+        reshape = next(iter(users)).node if len(users) == 1 else None
+        if flatten is None or reshape is None or flatten.op_type != "Flatten" or reshape.op_type != "Reshape":
+            continue
+        source, output = flatten.inputs[0], reshape.outputs[0]
+        if source is None or source.shape is None or node.outputs[0].is_graph_output():
+            continue
+        rank = len(source.shape)
+        axis = flatten.attributes.get_int("axis", 1)
+        if axis % max(rank, 1) != rank - 1 or not _restores(reshape.inputs[1], source):
+            continue
+        node.replace_input_with(0, source)
+        node.attributes["axis"] = ir.AttrInt64("axis", -1)
+        result, kept = node.outputs[0], output.name
+        result.shape, result.type = source.shape, source.type
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+        model.graph.remove(reshape, safe=True)
+        result.name = kept
+        changed = True
+    return changed
+
+
+def _restores(shape: ir.Value | None, source: ir.Value) -> bool:
+    """Whether a shape operand is that of `source`: read off it, or the same numbers."""
+    producer = shape.producer() if shape is not None else None
+    if producer is not None and producer.op_type == "Shape" and producer.inputs[0] is source:
+        return not {"start", "end"} & set(producer.attributes)
+    numbers = constant(shape)
+    return numbers is not None and source.shape is not None and list(numbers) == list(source.shape)

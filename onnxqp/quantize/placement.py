@@ -18,6 +18,7 @@ from onnxqp.evaluate.latency import Effort, measure
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
+from onnxqp.quantize.dynamic import reason_against_dynamic
 from onnxqp.quantize.profile import measure_costs
 from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.returning import by_rank, sensitivities, without
@@ -28,6 +29,7 @@ RACE = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=9, min_seconds=0.25, 
 FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8, floor_runs=9, max_seconds=4.0)
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
+PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
 TIE = 0.01  # among candidates this close the one with fewer integers wins
 
 
@@ -46,7 +48,7 @@ class Placement:
 
     def worth(self, probe: Probe) -> float:
         """Its figure of merit; none without a gain in speed, unless all is float."""
-        if self.candidate.decision.integer and self.speedup < 1 + LEAST_GAIN:
+        if self.candidate.integers and self.speedup < 1 + LEAST_GAIN:
             return -np.inf
         return probe.worth(self.speedup, self.noise)
 
@@ -83,7 +85,9 @@ def place(material: Material, table: Costs, probe: Probe, *, threads: int) -> Pl
     for decision in (decide(material.annotation, table), decide(material.annotation, costs)):
         if decision.names and decision.names not in rivals:
             rivals[decision.names] = material.build(decision)
-    field = _race(costs, [plain, *rivals.values()], probe, threads)
+    dynamic = material.build_dynamic() if _many_products(material, costs) else None
+    others = [dynamic] if dynamic is not None else []
+    field = _race(costs, [plain, *rivals.values(), *others], probe, threads)
     best = _best(field, probe)
     second = _refined(material, best, probe)
     if second is not None:
@@ -91,6 +95,13 @@ def place(material: Material, table: Costs, probe: Probe, *, threads: int) -> Pl
         contenders.setdefault(second.names, material.build(second))
         field = _race(costs, list(contenders.values()), probe, threads)
     return _explained(material, field, probe)
+
+
+def _many_products(material: Material, costs: Costs) -> bool:
+    """Whether products with constant matrices take so much of the time that the dynamic form is worth a try."""
+    spent = {unit: costs.of(unit)[0] for unit in material.annotation.units}
+    products = sum(time for unit, time in spent.items() if reason_against_dynamic(unit.node) is None)
+    return products > PRODUCTS * sum(spent.values())
 
 
 def _estimated(material: Material, costs: Costs, decision: Decision, probe: Probe, total: float) -> Placement:
@@ -123,7 +134,7 @@ def _best(field: Sequence[Placement], probe: Probe) -> Placement:
     """Of greatest worth; among those that nearly tie the one with the fewest integers."""
     greatest = max(each.worth(probe) for each in field)
     near = [each for each in field if each.worth(probe) >= greatest - TIE]
-    return min(near, key=lambda each: len(each.candidate.decision.integer))
+    return min(near, key=lambda each: each.candidate.integers)
 
 
 def _refined(material: Material, base: Placement, probe: Probe) -> Decision | None:
@@ -150,9 +161,9 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
 def _explained(material: Material, field: Sequence[Placement], probe: Probe) -> Placement:
     """The best of them; where that is float though int8 could run, every node says what it would have been worth."""
     best = _best(field, probe)
-    if best.candidate.decision.integer:
+    if best.candidate.integers:
         return best
-    rival = max((each for each in field if each.candidate.decision.integer), key=lambda each: each.speedup)
+    rival = max((each for each in field if each.candidate.integers), key=lambda each: each.speedup)
     if rival.speedup < 1 + LEAST_GAIN:
         reason = f"int8 was not faster: the model would run {rival.speedup:.2f} times as fast as in float"
     else:
