@@ -72,6 +72,7 @@ class QuantizationPlan:
     moves: tuple[PlannedMove, ...] = ()
     guarded: frozenset[str] = frozenset()  # values that get a Clip to their range before Q
     barred: frozenset[str] = frozenset()  # values that get a Max between their maker and Q
+    shielded: tuple[str, ...] = ()  # clipping activations that must not look like one behind their float kernel
     lowered: tuple[str, ...] = ()  # nodes that become others on integers (`Operator.lower`)
 
     @property

@@ -69,7 +69,7 @@ def matmul_role(node: ir.Node) -> Role:
     if not is_constant(node.inputs[1]):
         if is_constant(node.inputs[0]):
             return Float("the constant of an integer MatMul must be its second operand")
-        return Compute("MatMulActivations", (0, 1))
+        return Compute("MatMulActivations", (0, 1), channels=-1)
     if columns is None or columns < 2:
         return Float("an integer MatMul needs a matrix")
     return Compute("MatMul", (0,), Weight(1, 1 if columns == 2 else None, (columns - 2,)), channels=-1)

@@ -85,6 +85,8 @@ def _broken(node: ir.Node, role: Role) -> Iterator[str]:
         else:
             inputs[index] = _steps(producer)
     weight = role.weight.index if isinstance(role, Compute) and role.weight is not None else None
+    if isinstance(role, Compute) and role.channels == -1 and _is_stored(inputs.get(1)):
+        weight = 1  # that of a MatMul is known by its DequantizeLinear alone
     for index, steps in inputs.items():
         if index == weight:
             yield from _about_weight(steps)
@@ -158,8 +160,11 @@ def _about_output(node: ir.Node, role: Role, first: _Steps | None) -> Iterator[s
         between, output = [], node.outputs[0]
         readers = _readers(output)
     if not readers or any(reader.op_type != "QuantizeLinear" for reader in readers):
+        clips = [reader for reader in readers if isinstance(rule_for(reader).quantization(reader), Activation)]
         if not (isinstance(role, Compute) and role.channels == -1):  # products of matrices may write float
             yield f"its output {_name(output)} is read in float"
+        elif clips:
+            yield f"the {clips[0].op_type} behind it has no QuantizeLinear behind"
         return
     written = _steps(readers[0])
     for other in between:
@@ -185,6 +190,10 @@ def _why(steps: _Steps, activation: Activation) -> str:
         return f"the zero point is {zero}, not {least}"
     reach = (least - zero) * scale, (least + 255 - zero) * scale
     return f"it reaches from {reach[0]:.4g} to {reach[1]:.4g}"
+
+
+def _is_stored(steps: _Steps | None) -> bool:
+    return steps is not None and is_constant(steps.node.inputs[0])
 
 
 def _shared(steps: _Steps) -> bool:

@@ -42,6 +42,7 @@ def make_plan(
         moves=tuple(move for unit in integer for move in _moves(unit)),
         guarded=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_guarded(value, target)),
         barred=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_barred(value, target)),
+        shielded=tuple(unit.absorbed[0].name or "" for unit in integer if uses.writes_float_before_clip(unit)),
         lowered=tuple(unit.node.name or "" for unit in integer if isinstance(unit.role, Compute) and unit.role.lowered),
     )
 
@@ -75,6 +76,10 @@ class _Uses:
         if maker is None:
             return False
         return maker.requantizes or (not value.is_graph_output() and len(self._pairs(value)) == len(value.uses()))
+
+    def writes_float_before_clip(self, unit: Unit) -> bool:
+        """Whether a Relu or Clip stands behind its float output, with no QuantizeLinear behind it."""
+        return bool(unit.absorbed) and not unit.requantizes and not self.only_integers(unit.outputs[0])
 
     def dequantized(self, value: ir.Value) -> list[tuple[str, int]]:
         """The (node, input) pairs that read the value after DQ."""

@@ -35,7 +35,8 @@ def _explain(planned: PlannedNode, node: ir.Node, found: Mapping[str, list[str]]
     """The condition of the fusion that does not hold (onnxruntime's QDQ selectors), in words."""
     outputs = (f"{value.name}_nchwc" for value in node.outputs)  # how a float node in blocked layout is called
     became = next((found[name] for name in (planned.node, *outputs) if name in found), None)
-    if became is None:
-        return f"onnxruntime removed it instead of making {' or '.join(planned.fused)} of it"
     broken = broken_condition(node)
+    if became is None:
+        removed = f"onnxruntime removed it instead of making {' or '.join(planned.fused)} of it"
+        return f"{removed}: {broken}" if broken else removed
     return f"it runs as {became[0]}: {broken or 'no known condition of the fusion is broken'}"

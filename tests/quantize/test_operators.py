@@ -170,6 +170,16 @@ def test_matmul_needs_no_integer_output(shape, bias, behind):
     assert sqnr_db(model, result.model, graph.samples()) > 30
 
 
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("activation", ["Relu", "Relu6", "two-sided", "no lower bound", "twice"])
+def test_a_product_may_write_float_before_a_clipping_activation(op_type, activation):
+    graph = Graph((4, 32))
+    y = ACTIVATIONS[activation](graph, graph.op(op_type, graph.name, graph.matrix(32, 24)))
+    model, result = run(graph, graph.op("Softmax", y))
+    assert {"QGemm", "MatMulIntegerToFloat"} & set(kernels(result.model))
+    assert sqnr_db(model, result.model, graph.samples()) > 30
+
+
 def test_matmul_between_integers_has_an_integer_output():
     graph = Graph((4, 32))
     y = graph.op("MatMul", graph.op("MatMul", graph.name, graph.matrix(32, 32)), graph.matrix(32, 24))

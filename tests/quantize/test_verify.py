@@ -128,6 +128,17 @@ def test_factors_of_a_gemm(factors):
     assert reason is None or "alpha = beta = 1" in reason
 
 
+@pytest.mark.parametrize("op_type", ["MatMul", "Gemm"])
+def test_a_clipping_activation_behind_a_product_that_writes_float(op_type):
+    for function, words in (("Sigmoid", None), ("Relu", "has no QuantizeLinear behind")):
+        graph = Quantized((4, 16))
+        y = graph.op(op_type, graph.pair(graph.name), graph.weight((16, 8), scale=[0.01] * 8, axis=1))
+        last = graph.op("Softmax", graph.op(function, y))
+        reason = graph.verdict(last, op_type, {"MatMul": "MatMulIntegerToFloat", "Gemm": "QGemm"}[op_type])
+        assert (reason is None) == (words is None), reason
+        assert words is None or words in reason
+
+
 @pytest.mark.parametrize("op_type", ["Add", "Mul", "Concat"])
 def test_operands_of_one_type(op_type):
     for kind, words in ((U8, None), (S8, "different types")):
