@@ -19,13 +19,14 @@ from onnxqp.quantize.annotate import Annotation
 from onnxqp.quantize.at_rest import Stored, store_at_rest
 from onnxqp.quantize.bias import Means
 from onnxqp.quantize.decide import Decision
+from onnxqp.quantize.dynamic import FUSED, make_dynamic, reason_against_dynamic
 from onnxqp.quantize.insert import Inserted, insert
 from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
-from onnxqp.targets import Target
+from onnxqp.targets import Kernel, Target
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,31 @@ class Material:
         remove_dead(work)
         return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)
 
+    def build_dynamic(self) -> Candidate | None:
+        """A copy whose products with a constant matrix quantize what they read at every inference; None without any.
+
+        On transformers that is often faster than the static form, which pays for Q and DQ around every
+        LayerNormalization, Softmax and GELU.
+        """
+        chosen = [unit for unit in self.annotation.units if reason_against_dynamic(unit.node) is None]
+        names = {unit.node.name or "" for unit in chosen}
+        if not names:
+            return None
+        saturates = any(isinstance(unit.kernel, Kernel) and unit.kernel.saturates for unit in chosen)
+        work = clone(self.original)
+        stored = store_at_rest(work, self._excluded() | names, self.means)
+        make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
+        store_halves(work)
+        remove_dead(work)
+        others = (unit.node.name or "" for unit in self.annotation.units)
+        decision = Decision((), dict.fromkeys(others, "only products pay here, quantized at every inference"))
+        plan = self.plan(decision)
+        nodes = (
+            replace(node, integer=True, reason=None, fused=FUSED) if node.node in names else node for node in plan.nodes
+        )
+        plan = replace(plan, nodes=tuple(nodes))
+        return Candidate(work, decision, plan, stored=stored, dynamic=frozenset(names))
+
     def plan(self, decision: Decision) -> QuantizationPlan:
         """What would be inserted."""
         return make_plan(self.annotation, decision, self.target, lambda value: self._span(value.name or ""))
@@ -90,6 +116,12 @@ class Candidate:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     inserted: Inserted = field(default_factory=Inserted)
     stored: Stored = field(default_factory=Stored)
+    dynamic: frozenset[str] = frozenset()  # products that quantize their input at run
+
+    @property
+    def integers(self) -> int:
+        """How many nodes compute on integers."""
+        return len(self.decision.integer) + len(self.dynamic)
 
     @property
     def changed(self) -> bool:

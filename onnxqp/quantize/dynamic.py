@@ -83,9 +83,11 @@ class _Rewriter:
         if bias is not None:
             result = self._node(node, "Add", [result, bias], f"{name}_add", output)
         ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-        kept = output.name
+        kept, product = output.name, total.producer()
         self.graph.remove(node, safe=True)
         result.name = kept
+        if product is not None:
+            product.name = node.name  # the kernel that onnxruntime makes of it carries this name
         if not weight.uses() and not weight.is_graph_output():
             self.graph.initializers.pop(weight.name or "", None)
 

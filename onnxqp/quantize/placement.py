@@ -25,7 +25,7 @@ from onnxqp.quantize.returning import by_rank, sensitivities, without
 from onnxqp.runtime import Session
 
 TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
-RACE = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=9, min_seconds=0.25, floor_runs=5, max_seconds=3.0)
+RACE = Effort(warmup_runs=2, warmup_seconds=0.02, min_runs=9, min_seconds=0.12, floor_runs=5, max_seconds=3.0)
 FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8, floor_runs=9, max_seconds=4.0)
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
@@ -63,9 +63,11 @@ class Trial:
 
 
 def place_by_table(material: Material, table: Costs, probe: Probe) -> Placement:
-    """Choose for another machine, or for a model too large to try out."""
+    """Choose for another machine, or for a model too large to try out. What the user named is never in question."""
     total = max(predicted_ns(material.annotation, Decision((), {}), table), 1.0)
     first = _estimated(material, table, decide(material.annotation, table), probe, total)
+    if any(unit.chosen for unit in material.annotation.units):
+        return first
     second = _refined(material, first, probe)
     if second is None:
         return first
@@ -79,6 +81,8 @@ def place(material: Material, table: Costs, probe: Probe, *, threads: int) -> Pl
     full = everything(material.annotation, table)
     if not full.integer:
         return Placement(material.build(full), table, 1.0, 0.0, 0.0)
+    if any(unit.chosen for unit in full.integer):
+        return place_by_table(material, table, probe)
     plain, whole = material.build(Decision((), {})), material.build(full)
     costs = measure_costs(material, table, plain, whole, probe.feeds[:TIMED_FEEDS], threads=threads)
     rivals = {whole.decision.names: whole}

@@ -13,7 +13,7 @@ from onnxqp.quantize.costs import Costs
 from onnxqp.runtime import KernelTime, kernel_times
 from onnxqp.specs import Feed
 
-PROFILE_SECONDS = 0.25  # of each of the two profiles
+PROFILE_SECONDS = 0.12  # of each of the two profiles
 
 _BLOCKED = "_nchwc"  # what onnxruntime appends to the name of a value for the node that makes it in blocked layout
 _ADDED = re.compile(r"(_token_\d+|/duplicated|_nhwc|/MatMulScaleFusion/?)+$")  # and to the names of nodes
