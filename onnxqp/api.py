@@ -140,7 +140,14 @@ def quantize(
         )
         calibration.save(done.statistics, job.subject, inputs, options, seed)
         found = calibration.record(stored, inputs, options.method)
-        return job.finish(inputs, done.model, quantization=done.quantization, calibration=found, frontier=points)
+        return job.finish(
+            inputs,
+            done.model,
+            macs=count_macs(job.normal),  # other numbers, the same work
+            quantization=done.quantization,
+            calibration=found,
+            frontier=points,
+        )
 
 
 def calibrate(
@@ -392,7 +399,7 @@ class _Job:
                 run.warn(f"{note.subject}: {note.reason}")
         soundness.check_sizes(normal, subject.path)
         with run.stage("open"):
-            baseline = _open_baseline(run, subject, normal, measure.threads)
+            baseline = _open_baseline(run, subject, normal, measure.threads, optimize=measure.validate)
             soundness.check_weights(normal, subject.path)
         return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write)
 
@@ -407,10 +414,14 @@ class _Job:
     def inputs(self) -> Inputs:
         found = gather(self.run, self.normal, self.baseline, self.data, self.measure.output_name)
         require(self.gates, self.baseline, found, self.measure)
+        self.baseline.close()  # until it is judged: what quantizes or prunes opens sessions of its own
         return found
 
-    def finish(self, inputs: Inputs, model: ir.Model, **sections: Any) -> Result:
-        """Prove that the candidate runs, judge it, and let it have its name unless a gate is missed."""
+    def finish(self, inputs: Inputs, model: ir.Model, *, macs: int | None = None, **sections: Any) -> Result:
+        """Prove that the candidate runs, judge it, and let it have its name unless a gate is missed.
+
+        `macs` of the candidate, where they are known.
+        """
         outcome: dict[str, Any] = {}
         feeds = inputs.some(_TRIAL_FEEDS)
 
@@ -418,13 +429,12 @@ class _Job:
             with self.run.stage("verify"):
                 session = prove_runs(candidate, feeds, threads=self.measure.threads)
                 require_finite(self.baseline, session, feeds)
-                written = files.load(candidate) if isinstance(candidate, Path) else model
-                size = _size(self.subject.bytes(), Subject(written, _path(candidate), "").bytes())
+                written = files.written_bytes(candidate) if isinstance(candidate, Path) else len(files.to_bytes(model))
+                size = _size(self.subject.bytes(), written)
             outcome["verdict"] = self._judge(session, inputs, size)
             if isinstance(candidate, Path):
-                normal = files.clone(written)
-                normalize(normal)
-                outcome["output"] = files.summarize(written, candidate, name=str(self.path), macs=count_macs(normal))
+                count = _count_macs(model) if macs is None else macs
+                outcome["output"] = files.summarize(model, candidate, name=str(self.path), macs=count, size=written)
             if not outcome["verdict"].passed and not self.write.keep_failed:
                 raise _GateMissed
 
@@ -456,8 +466,11 @@ class _Job:
         )
 
 
-def _path(candidate: Path | ir.Model) -> Path | None:
-    return candidate if isinstance(candidate, Path) else None
+def _count_macs(model: ir.Model) -> int:
+    """Multiply-accumulates of a model that was rewritten."""
+    normal = files.clone(model)
+    normalize(normal)
+    return count_macs(normal)
 
 
 def _normalised(run: Run, subject: Subject) -> ir.Model:
@@ -488,13 +501,16 @@ def _inspectable(run: Run, subject: Subject) -> ir.Model:
     return normal
 
 
-def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int) -> Session:
-    """The model as given; where the runtime refuses it but runs it cleaned up, that one, and say so."""
+def _open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int, *, optimize: bool = True) -> Session:
+    """The model as given; where the runtime refuses it but runs it cleaned up, that one, and say so.
+
+    Without `optimize` it opens in half the time and memory, for a baseline whose speed nobody asks for.
+    """
     try:
-        return Session(subject.source, threads=threads)
+        return Session(subject.source, threads=threads, optimize=optimize)
     except OnnxqpError as refusal:
         with contextlib.suppress(OnnxqpError), subject.blamed():
-            session = Session(normal, threads=threads)
+            session = Session(normal, threads=threads, optimize=optimize)
             run.warn(f"the baseline is the model after clean-up (names, opset); as it is, {refusal.message}")
             return session
         raise

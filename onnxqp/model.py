@@ -428,6 +428,11 @@ def file_bytes(path: Path, model: ir.Model) -> int:
     return path.stat().st_size + sum(file.stat().st_size for file in files)
 
 
+def written_bytes(path: Path) -> int:
+    """Bytes of a model that `save` has written, with its data file."""
+    return sum(file.stat().st_size for file in (path, *_external_files(path)))
+
+
 def parameters(model: ir.Model) -> int:
     """Elements of floating-point or integer weights: initializers and constants of more than one element."""
     total = 0
@@ -446,12 +451,14 @@ def _weight_elements(tensor: ir.TensorProtocol | None) -> int:
     return tensor.size if tensor.size > 1 else 0
 
 
-def summarize(model: ir.Model, path: Path, *, name: str | None = None, macs: int | None = None) -> ModelSummary:
-    """The record of a model file; `name` is the path as the user gave it."""
+def summarize(
+    model: ir.Model, path: Path, *, name: str | None = None, macs: int | None = None, size: int | None = None
+) -> ModelSummary:
+    """The record of a model file; `name` is the path as the user gave it, `size` its bytes where they are known."""
     return ModelSummary(
         path=name or str(path),
         sha256=file_hash(path),
-        bytes=file_bytes(path, model),
+        bytes=file_bytes(path, model) if size is None else size,
         parameters=parameters(model),
         macs=macs,
         nodes=sum(len(graph) for graph in model.graphs()),

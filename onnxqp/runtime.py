@@ -68,13 +68,23 @@ class Session:
         dump: Path | None = None,
         profile: Path | None = None,
     ) -> None:
+        self._how = (source, threads, optimize, dict(options or {}), tuple(taps), dump, profile)
+        self._session: ort.InferenceSession | None = None
+        session = self._open()
+        self.inputs = _without_false_scalars(tuple(_spec(i) for i in session.get_inputs()), source)
+        self.outputs = tuple(_spec(o) for o in session.get_outputs())
+
+    def _open(self) -> ort.InferenceSession:
+        if self._session is not None:
+            return self._session
+        source, threads, optimize, options, taps, dump, profile = self._how
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4
         level = ort.GraphOptimizationLevel
         settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-        for key, text in (options or {}).items():
+        for key, text in options.items():
             settings.add_session_config_entry(key, text)
         if dump is not None:
             settings.optimized_model_filepath = str(dump)
@@ -83,27 +93,30 @@ class Session:
         if profile is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
-        where = str(source) if isinstance(source, Path) else None
         payload, self._weights = _payload(source, taps, settings)
         try:
             self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's exception types differ between versions
-            raise refused(str(err), where) from err
-        self.inputs = _without_false_scalars(tuple(_spec(i) for i in self._session.get_inputs()), source)
-        self.outputs = tuple(_spec(o) for o in self._session.get_outputs())
+            raise refused(str(err), str(source) if isinstance(source, Path) else None) from err
+        return self._session
+
+    def close(self) -> None:
+        """Give its memory back for the time being: the next run opens it again."""
+        self._session, self._weights = None, []
 
     def run(self, feed: Feed, names: Sequence[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """The outputs by name (all, taps included, or only `names`)."""
         wanted = list(names) if names is not None else [o.name for o in self.outputs]
+        session = self._open()
         try:
-            results = self._session.run(wanted, feed)
+            results = session.run(wanted, feed)
         except Exception as err:
             raise _run_error(str(err)) from err
         return dict(zip(wanted, results, strict=True))
 
     def end_profiling(self) -> Path:
         """Write the profile of a session opened with `profile`, the beginning of the file's name; the whole name."""
-        return Path(self._session.end_profiling())
+        return Path(self._open().end_profiling())
 
 
 def _payload(

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 IDLE_SECONDS = 5.0
 OPEN_SIZE = 32  # of an input axis that is open, but for the first
 LARGEST_INPUT = 10_000_000  # elements
+LARGE_FILE = 100_000_000  # bytes
 SMALLEST_WEIGHT = 1024  # bytes; no shape depends on larger ones
 DTYPES = {
     "tensor(float)": "float32",
@@ -112,6 +113,8 @@ def _open(path: str) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
+    if Path(path).stat().st_size > LARGE_FILE:  # all but the layout passes, which rewrite every convolution's weight
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
         source: str | bytes = os.fsencode(path).decode("utf-8")  # onnxruntime knows no locale
     except UnicodeDecodeError:
