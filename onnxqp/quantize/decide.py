@@ -20,6 +20,7 @@ from onnxqp.targets import Kernel
 
 MARGIN = 1.05  # int8 must promise this much; a tie is not worth its rounding errors
 HEAD_SHARE = 0.1  # share of the model's time that int8 must save in a node that writes a graph output
+SMALL = 8  # an operand so many times smaller than another costs next to nothing to quantize
 POOLED = 4  # an operator that shrinks its input by this factor averages rounding errors away
 
 
@@ -109,7 +110,11 @@ class _Decider:
         return allowed
 
     def _followed(self, unit: Unit) -> list[ir.Value]:
-        return [value for _, value in unit.inputs] if unit.kernel.follows else []
+        """The operands that must be integers already: not the small ones, as the factors of squeeze and excite."""
+        if not unit.kernel.follows:
+            return []
+        counts = {value: self.costs.count(value) for _, value in unit.inputs}
+        return [value for value, count in counts.items() if count * SMALL >= max(counts.values())]
 
     def _maker(self, value: ir.Value, among: Mapping[Unit, object]) -> Unit | None:
         unit = self.annotation.made_by.get(value)
@@ -124,7 +129,7 @@ class _Decider:
         readers = [unit for unit in self.annotation.read_by.get(value, ()) if unit in numbers]
         made = numbers[maker] if maker is not None else partition.node(0.0, FORBIDDEN)
         for unit in readers:
-            if unit.kernel.follows:
+            if value in self._followed(unit):
                 partition.border(made, numbers[unit], FORBIDDEN)
         if maker is not None and maker.requantizes:
             if len(readers) < len(value.uses()) or value.is_graph_output():

@@ -38,8 +38,8 @@ def describe(op_type: str, target: str) -> str:
     table = resolve(target)
     if op_type in table.kernels:
         kernel = table.kernels[op_type]
-        fused = " or ".join(name for name in kernel.fused)
-        return f"{fused}, where its inputs are integers already" if kernel.follows else fused
+        words = " or ".join(name for name in kernel.fused) + kernel.remark
+        return f"{words}, where its inputs are integers already" if kernel.follows else words
     for form, move in table.moves.items():
         if op_type == form:
             return "moves integers, after an integer kernel" if move.follows else "moves integers"

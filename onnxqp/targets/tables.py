@@ -56,8 +56,8 @@ class _Speed:
 def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
     unit = speed.elementwise
 
-    def simple(fused: str, floats: float, integers: float) -> Kernel:
-        return Kernel((fused,), Rate(0, floats * unit), Rate(0, integers * unit), follows=True)
+    def simple(fused: str, floats: float, integers: float, remark: str = "") -> Kernel:
+        return Kernel((fused,), Rate(0, floats * unit), Rate(0, integers * unit), follows=True, remark=remark)
 
     conv, depthwise = speed.conv, speed.depthwise
     return MappingProxyType(
@@ -71,6 +71,7 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
                 *speed.matmul,
                 writes_float=True,
                 saturates=saturates,
+                remark=" with a constant matrix; of two activations only where it is measured to pay",
             ),
             # quantizing two activations costs what the product gains: this price keeps it out, a clock may know better
             "MatMulActivations": Kernel(
@@ -82,7 +83,7 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
             "LeakyRelu": simple("QLinearLeakyRelu", 1.5, 2.2),
             "Concat": simple("QLinearConcat", 1.2, 1.0),
             "Where": simple("QLinearWhere", 1.0, 1.5),
-            "AveragePool": simple("QLinearConv", 2.5, 3.5),  # a depthwise convolution of ones
+            "AveragePool": simple("QLinearConv", 2.5, 3.5, " as a depthwise convolution of ones"),
             "GlobalAveragePool": simple("QLinearGlobalAveragePool", 1.0, 1.0),
         }
     )

@@ -41,7 +41,7 @@ class Kernel:
     QuantizeLinear behind it the kernel returns float; the others fall back to float then. `follows`: worth it only
     where every activation is an integer already. `saturates`: adds neighbouring products in 16 bits on this CPU.
     `multiple` and `least`: what the fast paths want channels to be a multiple of (in and out), and how many of them at
-    least (in, of one group); other counts have the unaligned rates.
+    least (in, of one group); other counts have the unaligned rates. `remark`: what else a user should know of it.
     """
 
     fused: tuple[str, ...]
@@ -54,6 +54,7 @@ class Kernel:
     writes_float: bool = False
     follows: bool = False
     saturates: bool = False
+    remark: str = ""
 
     def float_ns(self, work: Work) -> float:
         rate = self.float_rate if self._aligned(work, stem=True) else self.float_unaligned

@@ -60,6 +60,12 @@ def test_descriptions():
     assert describe("Resize", "x64-vnni") == "moves integers when nearest"
     assert describe("Clip", "portable") == "absorbed by the integer kernel before it"
     assert describe("Softmax", "x64-avx2").startswith("float: the integer Softmax is several times slower")
+    assert describe("AveragePool", "arm64").startswith("QLinearConv as a depthwise convolution of ones, where")
+    assert "of two activations only where it is measured" in describe("MatMul", "x64-vnni")
+    assert describe("Where", "portable") == "QLinearWhere, where its inputs are integers already"
+    assert "is a Mul" in describe("Div", "x64-avx2")
+    assert "writes integers all the same" in describe("HardSwish", "x64-avx2")
+    assert describe("ReduceMax", "x64-avx2") == "moves integers, after an integer kernel"
     assert describe("Tanh", "x64-avx2") == "float: no integer kernel"
 
 
