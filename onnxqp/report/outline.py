@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from onnxqp.report import text
 from onnxqp.report.blocks import Block, Line, Row
+from onnxqp.report.frontier import frontier
 from onnxqp.report.records import (
     Accuracy,
     Calibration,
@@ -39,6 +40,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_ranges(report.calibration, every) if report.calibration else ()),
         *tensors(report, every),
+        *frontier(report),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),
     ]
