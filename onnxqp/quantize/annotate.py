@@ -7,7 +7,7 @@ that moves elements. All other nodes stay in float, each with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from onnxqp.options import Selection
 from onnxqp.specs import Activation, Compute, Float, Movement, Role
 from onnxqp.targets import Kernel, Move, Target
 
+APART = 8.0  # three bits of eight
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
@@ -68,6 +69,34 @@ class Annotation:
             found = next((name for name in touched if name in names), None)
             if found is not None:
                 gone[unit] = f"{found} {because}"
+        return self._left(gone)
+
+    def apart(self, widths: Mapping[str, float]) -> Annotation:
+        """The same but for a Concat of values whose ranges differ more than `APART` times; `widths` of ranges by name.
+
+        As integers they would all have the steps of the widest, and the others lose their digits: boxes beside scores
+        in the head of a detector. Where only layers with weights read the whole, they need it in one range anyway.
+        """
+        gone: dict[Unit, str] = {}
+        for unit in self.units:
+            if not isinstance(unit.role, Compute) or not unit.role.copies:
+                continue
+            names = (value.name or "" for _, value in unit.inputs)
+            parts = [widths[name] for name in names if name in widths]
+            ratio = max(parts, default=0.0) / max(min(parts, default=0.0), 1e-30)
+            if len(parts) > 1 and ratio > APART and not self._only_weights_read(unit.outputs[0]):
+                gone[unit] = (
+                    f"the ranges of its operands differ {ratio:.0f} times, and one scale would spoil the narrower"
+                )
+        return self._left(gone)
+
+    def _only_weights_read(self, value: ir.Value) -> bool:
+        readers = self.read_by.get(value, [])
+        weighty = [unit for unit in readers if isinstance(unit.role, Compute) and unit.role.weight is not None]
+        return bool(readers) and len(weighty) == len(value.uses())
+
+    def _left(self, gone: Mapping[Unit, str]) -> Annotation:
+        """The same without some units, which stay in float for these reasons."""
         return replace(
             self,
             units=[unit for unit in self.units if unit not in gone],

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, collect
 from onnxqp.calibrate.observers import Histogram, MinMax
-from onnxqp.calibrate.ranges import Range
+from onnxqp.calibrate.ranges import Range, minmax
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
@@ -140,6 +140,8 @@ def quantize_model(
         some = ", ".join(itertools.islice(broken, 3)) + (" and others" if len(broken) > 3 else "")
         warnings.append(f"NaN or infinity in calibration, in {some}: the nodes around stay in float")
         annotation = annotation.without(broken, "holds NaN or infinity in calibration")
+    ranges = {name: minmax(histogram) for name, histogram in histograms.items() if not histogram.invalid}
+    annotation = annotation.apart({name: high - low for name, (low, high) in ranges.items()})
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
     roundings = layer_roundings(work, repeatable) if typical else {}

@@ -229,3 +229,27 @@ def test_user_excluded_weights_are_not_stored_either():
     model = graph.model(graph.op("Einsum", graph.name, graph.matrix(64, 80), equation="ij,jk->ik"))
     with pytest.raises(UnsupportedError):
         quantize_model(model, graph.samples(), QuantizeOptions(selection=Selection(exclude=("Einsum0",))))
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+@pytest.mark.parametrize("reader", ["Conv", "Split"])
+def test_values_of_unlike_scale_are_joined_in_float(scale, reader):
+    """A detector's boxes and scores; unless a layer reads the whole, which wants one range for it anyway."""
+    graph = Graph((1, 64, 28, 28))
+    x = graph.conv_relu(graph.name, 64, 64)
+    wide = graph.conv(x, 64, 64)
+    graph.weights[graph.nodes[-1].input[1]] *= np.float32(scale)
+    joined = graph.op("Concat", wide, graph.conv(x, 64, 64), axis=1)
+    if reader == "Split":
+        halves = graph.op("Split", joined, graph.constant(np.array([64, 64])), outputs=2, axis=1)
+        outputs = [graph.op("Tanh", graph.conv(graph.conv_relu(half, 64, 64), 64, 8)) for half in halves]
+    else:
+        outputs = [graph.op("Tanh", graph.conv(graph.conv_relu(joined, 128, 64), 64, 8))]
+    model = graph.model(*outputs)
+    result = quantize_model(model, graph.samples(), VNNI)
+    apart = scale > 8 and reader == "Split"
+    reasons = {note.node: note.reason for note in result.quantization.left_float}
+    (name,) = [node.name for node in model.graph if node.op_type == "Concat"]
+    assert ("differ" in reasons.get(name, "")) == apart
+    assert ("QLinearConcat" in kernels(result.model)) == (not apart)
+    assert sqnr_db(model, result.model, graph.samples()) > (25 if scale == 1 else 20)
