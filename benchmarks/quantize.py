@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     if options.make:
         return _make(options.make, Path(options.model), options.feeds, Path(options.output), options.samples)
-    subjects = [each for each in _subjects(options.zoo) if not options.only or _chosen(each.name, options.only)]
+    subjects = [
+        each for each in _subjects(options.zoo.absolute()) if not options.only or _chosen(each.name, options.only)
+    ]
     if not subjects:
         print("no model matches", file=sys.stderr)
         return 2
@@ -152,7 +154,7 @@ def _judge(subject: Subject, tool: str, folder: Path, options: argparse.Namespac
             samples,
         ]
         command += ["--feeds", subject.feeds, "--output", str(output)]
-    code, seconds, memory, told = _run(command, options.timeout)
+    code, seconds, memory, told = _run(command, options.timeout, folder)
     cell = Cell(subject.name, tool, round(seconds, 2), round(memory / 1e6))
     if code != 0 or not output.exists():
         cell.fault = told or f"exit code {code}"
@@ -174,11 +176,15 @@ def _judge(subject: Subject, tool: str, folder: Path, options: argparse.Namespac
     return cell
 
 
-def _run(command: Sequence[str], limit: float) -> tuple[int, float, float, str]:
-    """Exit code, seconds and peak resident bytes of a process, and the last line of its complaint."""
+def _run(command: Sequence[str], limit: float, folder: Path) -> tuple[int, float, float, str]:
+    """Exit code, seconds and peak resident bytes of a process, and the last line of its complaint.
+
+    It works in `folder`, for some tools leave files where they are.
+    """
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryFile() as errors:
         begun = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=ROOT)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, cwd=folder, env=variables)
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
