@@ -431,6 +431,9 @@ class _Job:
                 require_finite(self.baseline, session, feeds)
                 written = files.written_bytes(candidate) if isinstance(candidate, Path) else len(files.to_bytes(model))
                 size = _size(self.subject.bytes(), written)
+                if size.ratio < 1:
+                    more = size.candidate_bytes - size.baseline_bytes
+                    self.run.warn(f"the result is {more} bytes larger than the input: its nodes outweigh its weights")
             outcome["verdict"] = self._judge(session, inputs, size)
             if isinstance(candidate, Path):
                 count = _count_macs(model) if macs is None else macs

@@ -285,7 +285,7 @@ def synthesize(
     for spec in inputs:
         if spec.dtype is None:
             raise UnsupportedError(
-                f"input {spec.name!r} is no tensor (a sequence or optional), so none can be made up",
+                f"input {spec.name!r} is nothing that numpy holds (as a sequence or bfloat16), so none can be made up",
                 hint="models with such inputs can be inspected, not measured",
             )
     if samples < 1:

@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from quantize_graphs import Graph, kernels, sqnr_db
 
+from onnxqp import api
 from onnxqp.errors import UnsupportedError
 from onnxqp.model import load, to_bytes
 from onnxqp.normalize import normalize
-from onnxqp.options import QuantizeOptions, Selection
+from onnxqp.options import MeasureOptions, QuantizeOptions, Selection
 from onnxqp.quantize import quantize_model
 from onnxqp.runtime import Session, ceilings
 
@@ -156,6 +157,40 @@ def test_external_data(tmp_path):
     result = quantize_model(model, feeds, EVERYTHING)
     assert result.quantization.nodes_quantized == 3
     assert sqnr_db(path, result.model, feeds) > 28
+
+
+def test_a_result_that_is_larger_says_so():
+    graph = Graph((1, 4, 8, 8))
+    proto = graph.proto(graph.op("Tanh", graph.conv(graph.name, 4, 4)))
+    done = api.quantize(proto, options=EVERYTHING, measure=MeasureOptions(validate=False))
+    assert any("larger than the input" in warning for warning in done.report.warnings)
+    graph = Graph((1, 64, 8, 8))
+    proto = graph.proto(graph.op("Tanh", graph.conv(graph.name, 64, 64)))
+    done = api.quantize(proto, options=EVERYTHING, measure=MeasureOptions(validate=False))
+    assert not any("larger" in warning for warning in done.report.warnings)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_half_and_double_precision_from_file_to_file(tmp_path, kind):
+    """The size is against the file as it was; onnxruntime has no double Conv, which is held against float32."""
+    proto = network()
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(kind), tensor.name))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    data = [{"x": feed["x"].astype(kind)} for feed in samples(16)]
+    np.savez(tmp_path / "data.npz", x=np.concatenate([feed["x"] for feed in data]))
+    measure = MeasureOptions(validate=False)
+    done = api.quantize(path, options=EVERYTHING, data=str(tmp_path / "data.npz"), measure=measure)
+    assert done.report.quantization.nodes_fused == done.report.quantization.nodes_quantized >= 2
+    assert done.report.size.baseline_bytes == path.stat().st_size
+    assert any("it computes in float32" in warning for warning in done.report.warnings)
+    assert ("the baseline is" in " ".join(done.report.warnings)) == (kind is np.float64)
+    session = Session(tmp_path / "model.int8.onnx")
+    assert session.outputs[0].dtype == kind
+    assert session.run(data[0])["y"].dtype == kind
 
 
 # ---- bodies of control flow -------------------------------------------------------------------------------------
