@@ -31,14 +31,6 @@ def test_unknown_operator_pins_what_it_touches() -> None:
     assert pinned(b, x, y)["Conv0"] == "no pruning rule for operator Det (Det 'Det2')"
 
 
-def test_recurrent_layers_are_pinned() -> None:
-    b = Build()
-    x = b.op("Transpose", b.linear(b.input(2, 5, 6), 6, 8), perm=[1, 0, 2])
-    y, _, _ = b.op("LSTM", x, b.weight(1, 16, 8), b.weight(1, 16, 4), count=3, hidden_size=4)
-    reasons = pinned(b, y)
-    assert "recurrent" in reasons["MatMul0"]
-
-
 def test_bodies_of_control_flow_pin_what_they_read() -> None:
     b = Build()
     x = b.conv(b.input(1, 3, 4, 4), 3, 8)
