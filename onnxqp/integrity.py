@@ -76,7 +76,7 @@ def _check_order(nodes: Sequence[onnx.NodeProto], outside: set[str], where: str 
                     f"value {name!r} is defined twice", where=where, hint="the file breaks ONNX's single assignment"
                 )
             producer[name] = index
-    uses = [{*node.input, *(name for graph in _bodies(node) for name in _unbound(graph, where))} for node in nodes]
+    uses = [{*node.input, *(name for graph in bodies(node) for name in _unbound(graph, where))} for node in nodes]
     sorter = TopologicalSorter(
         {index: [producer[name] for name in names if name in producer] for index, names in enumerate(uses)}
     )
@@ -107,7 +107,8 @@ def _check_initializers(graph: onnx.GraphProto, where: str | None) -> None:
             )
 
 
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs that a control-flow node carries in its attributes."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -120,7 +121,7 @@ def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(inner for graph in _bodies(node) for inner in graph.node)
+        stack.extend(inner for graph in bodies(node) for inner in graph.node)
 
 
 # ---- tensors ---------------------------------------------------------------------------------------------------
@@ -129,7 +130,7 @@ def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of the file, wherever it hides."""
     nodes = list(_nodes([*proto.graph.node, *(node for function in proto.functions for node in function.node)]))
-    for graph in [proto.graph, *(graph for node in nodes for graph in _bodies(node))]:
+    for graph in [proto.graph, *(graph for node in nodes for graph in bodies(node))]:
         yield from graph.initializer
         yield from (tensor for sparse in graph.sparse_initializer for tensor in (sparse.values, sparse.indices))
     for attribute in (attribute for node in nodes for attribute in node.attribute):

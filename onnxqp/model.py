@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from onnxqp import integrity
 from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
-from onnxqp.graph import put_in_order
+from onnxqp.graph import DEFAULT_DOMAINS, NAME_MADE_UP, put_in_order, subgraphs
 from onnxqp.report.records import ModelSummary
 from onnxqp.wire import Buffer, Light, lighten
 
@@ -261,6 +261,29 @@ def proto_and_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, npt.N
             value.const_value = tensor
 
 
+def lean(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
+    """Leave out of a proto of `model` what every reader finds out or makes up by itself.
+
+    Shapes of inner values, which follow from those of the inputs except behind operators that only their maker knows;
+    and the names of nodes that had none.
+    """
+    _lean_graph(proto.graph, model.graph)
+    return proto
+
+
+def _lean_graph(written: onnx.GraphProto, graph: ir.Graph) -> None:
+    inferred = {value.name for node in graph if node.domain in DEFAULT_DOMAINS for value in node.outputs}
+    inferred |= set(graph.initializers)
+    kept = [info for info in written.value_info if info.name not in inferred]
+    del written.value_info[:]
+    written.value_info.extend(kept)
+    for node, found in zip(graph, written.node, strict=True):
+        if NAME_MADE_UP in node.meta:
+            found.ClearField("name")
+        for inner, body in zip(integrity.bodies(found), subgraphs(node), strict=True):
+            _lean_graph(inner, body)
+
+
 def to_bytes(model: ir.Model) -> bytes:
     """The whole model as the bytes of a file, deterministic, weights inside."""
     return bytes(to_proto(model).SerializeToString(deterministic=True))
@@ -379,14 +402,14 @@ def _write(model: ir.Model, path: Path) -> Path | None:
     total = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
     if total < EMBED_LIMIT and not (external and total > EXTERNAL_LIMIT):
-        path.write_bytes(to_bytes(model))
+        path.write_bytes(lean(to_proto(model), model).SerializeToString(deterministic=True))
         return None
     draft = f"{path.name}.data"
     ir.save(model, path, external_data=draft, max_workers=1)
     digest = file_hash(path.parent / draft)[:12]
     data = path.parent / f"{path.name}.{digest}.data"
     (path.parent / draft).rename(data)
-    proto = onnx.load_model(str(path), load_external_data=False)
+    proto = lean(onnx.load_model(str(path), load_external_data=False), model)
     for tensor in proto.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import onnx.shape_inference
@@ -11,6 +9,7 @@ import onnx_ir as ir
 
 from onnxqp import ops
 from onnxqp.graph import add_initializer, constant, is_constant, subgraphs
+from onnxqp.integrity import bodies
 from onnxqp.normalize.light import light_proto
 from onnxqp.ops.operator import Elements
 
@@ -55,15 +54,8 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
     for node, same in zip(graph, inferred.node, strict=True):
         for value in node.outputs:
             _describe(value, found.get(value.name or ""))
-        for body, described in zip(subgraphs(node), _bodies(same), strict=True):
+        for body, described in zip(subgraphs(node), bodies(same), strict=True):
             _take_over(body, described)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _describe(value: ir.Value, found: onnx.TypeProto | None) -> None:

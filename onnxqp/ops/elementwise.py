@@ -21,6 +21,7 @@ class Elementwise(Operator):
     """Every axis ties over all operands and the output, aligned from the right; axes of size 1 stay out."""
 
     keeps_axes: ClassVar[bool] = True
+    pointwise: ClassVar[bool] = True
     operands: ClassVar[int | None] = None  # how many inputs carry elements; None: all of them
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
@@ -60,6 +61,7 @@ class LeakyRelu(Elementwise):
     """Channels pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("LeakyRelu",)
+    homogeneous: ClassVar[bool] = True
 
     operands: ClassVar[int | None] = 1
 
@@ -159,6 +161,7 @@ class Cast(Elementwise):
     op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
 
     operands: ClassVar[int | None] = 1
+    pointwise: ClassVar[bool] = False  # what rounding to another type makes of an element is no smooth function
 
     def passes_through(self, node: ir.Node) -> bool:
         source = node.inputs[0]
@@ -168,9 +171,9 @@ class Cast(Elementwise):
         return Float("a change of type is no arithmetic")
 
     def folds(self, node: ir.Node) -> bool:
-        """Not from small integers: that is a weight kept in int8, which the runtime rebuilds when it loads."""
+        """Not from small integers: that is a weight kept in int8 or int16, which the runtime rebuilds when it loads."""
         source = node.inputs[0]
-        return source is None or source.dtype is None or source.dtype.bitwidth > 8 or source.dtype == ir.DataType.BOOL
+        return source is None or source.dtype not in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
@@ -297,6 +300,7 @@ class PRelu(Elementwise):
     """The slope ties to the input; a slope of size 1 is shared by all channels and stays."""
 
     op_types: ClassVar[tuple[str, ...]] = ("PRelu",)
+    homogeneous: ClassVar[bool] = True
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)

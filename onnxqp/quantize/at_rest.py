@@ -1,8 +1,9 @@
 """int8 at rest, float at run: weights of nodes that compute in float, stored as int8.
 
-`Cast -> Mul(scale)` rebuilds the float weight. onnxruntime folds both when it opens the model, from its basic
-optimisation level on, so layout and fusions are those of the float model; a DequantizeLinear in their place would run
-on every inference.
+`Cast -> Mul(scale)` rebuilds the float weight, with a Reshape behind it where blocks of a row have scales of their own,
+and from 16 bits where 8 would spoil it. onnxruntime folds all that when it opens the model, from its basic optimisation
+level on, so layout and fusions are those of the float model; a DequantizeLinear in their place would run on every
+inference.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, unique_name
+from onnxqp.graph import add_initializer, constant, set_initializer, short_name, unique_name
 from onnxqp.ops import rule_for
-from onnxqp.quantize.arithmetic import Floats, Integers, dequantize_linear, quantize_linear, range_parameters
+from onnxqp.quantize.arithmetic import SMALLEST_SCALE, Floats, Integers
 from onnxqp.quantize.bias import Means, mean_shift
 from onnxqp.quantize.rounding import LayerRounding, Roundings
 from onnxqp.specs import Compute
 
-SMALLEST = 1024  # bytes; below, names and two nodes cost what int8 saves
+SMALLEST = 512  # bytes; below, names and two nodes cost what int8 saves
 SMALL_SHARE = 0.01  # of all weights: rounding the smallest (stems, often) costs accuracy and saves nothing
-LEAST_SQNR_DB = 35.0  # of the rounded weight; a weight with outliers that lies below stays in float
+GOOD_SQNR_DB = 40.0  # of the rounded weight, good enough to spend no more bytes on scales
+LEAST_SQNR_DB = 35.0  # a weight with outliers that lies below in every form gets 16 bits...
+LEAST_WIDE_SQNR_DB = 60.0  # ...or stays in float
 GROUP = 16  # elements at least that share a scale
+BLOCKS = (64, 32)  # lengths of a row with a scale of its own
 
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
 
@@ -41,11 +46,12 @@ class Stored:
 def store_at_rest(
     model: ir.Model, untouched: Collection[str], means: Means, roundings: Roundings = _NO_ROUNDINGS
 ) -> Stored:
-    """Store the float32 weights of two axes or more (of more than one element) as int8, in place.
+    """Store the float32 weights of two axes or more (of more than one element) as integers, in place.
 
     Weights that a node named in `untouched` reads, that are graph outputs, that are small in themselves or beside the
-    others, or that int8 would spoil, stay as they are. `means`, by value name, are those of the inputs of the nodes, to
-    correct their biases by; `roundings`, by the name of the node, round weights by what that does to its output.
+    others, or that integers would spoil, stay as they are. `means`, by value name, are those of the inputs of the
+    nodes, to correct their biases by; `roundings`, by the name of the node, round weights by what that does to its
+    output.
     """
     done = Stored()
     for graph in model.graphs():
@@ -57,7 +63,8 @@ def store_at_rest(
             continue
         reader = _correctable(readers, means)
         rounding = roundings.get(readers[0].name or "") if len(readers) == 1 else None
-        rounded = _store(graph, value, array, rounding, centred=reader is not None)
+        exact = any(map(_is_elementwise, readers))
+        rounded = _store(graph, value, array, rounding, centred=reader is not None, wide=exact)
         if rounded is not None:
             done.weights += 1
             done.bias_corrected += reader is not None and _correct(*reader, array, rounded, means, rounding)
@@ -79,6 +86,12 @@ def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
         if spared < 0 and size >= SMALLEST:
             kept.append((graph, value))
     return kept
+
+
+def _is_elementwise(node: ir.Node) -> bool:
+    """Whether what a node reads meets other values one by one: no sum averages its rounding errors away."""
+    role = rule_for(node).quantization(node)
+    return isinstance(role, Compute) and role.weight is None
 
 
 def _correctable(readers: list[ir.Node], means: Means) -> tuple[ir.Node, Compute] | None:
@@ -118,47 +131,115 @@ def _correct(
 
 
 def _store(
-    graph: ir.Graph, value: ir.Value, array: Floats, rounding: LayerRounding | None, *, centred: bool
+    graph: ir.Graph, value: ir.Value, array: Floats, rounding: LayerRounding | None, *, centred: bool, wide: bool
 ) -> Floats | None:
-    """Replace an initializer by its int8 form; what that stands for, or None where int8 would spoil it."""
-    rows = _rows(array.shape)
-    flat = array.reshape(rows, -1)
-    magnitude = np.abs(flat).max(axis=1)
-    scale, _ = range_parameters(-magnitude, magnitude, signed=True, symmetric=True)
-    integers = quantize_linear(flat, scale, signed=True, axis=0)
-    rounded = dequantize_linear(integers, scale, axis=0)
-    error = float(np.square(rounded - flat, dtype=np.float64).sum())
-    signal = float(np.square(flat, dtype=np.float64).sum())
-    if not signal or 10 * np.log10(signal / max(error, 1e-30)) < LEAST_SQNR_DB:
+    """Replace an initializer by its stored form; what that stands for, or None where integers would spoil it."""
+    form = _wide_form(array) if wide else _form_of(value.const_value, array)
+    if form is None:
         return None
-    axes = next(i for i in range(1, array.ndim) if math.prod(array.shape[:i]) == rows)
-    spread = scale.reshape([*array.shape[:axes], *[1] * (array.ndim - axes)])
-    whole = integers.reshape(array.shape)
-    if rounding is not None:
-        whole = rounding.round(array, spread, whole.astype(np.int8), centred=centred)
-    _rebuild(graph, value, whole, spread)
-    return np.asarray(whole * spread, np.float32)
+    integers, scale = form.integers, form.scale
+    if rounding is not None and integers.dtype == np.int8:
+        spread = np.broadcast_to(scale, integers.shape).reshape(array.shape) if form.blocks else scale
+        found = rounding.round(array, spread, integers.reshape(array.shape).astype(np.int8), centred=centred)
+        integers = found.reshape(integers.shape)
+    _rebuild(graph, value, integers, scale, array.shape)
+    return np.asarray(integers * scale, np.float32).reshape(array.shape)
 
 
-def _rebuild(graph: ir.Graph, value: ir.Value, integers: Integers, scale: Floats) -> None:
-    name = value.name or "weight"
-    stored = add_initializer(graph, f"{name}_int8", integers)
+def _rebuild(graph: ir.Graph, value: ir.Value, integers: Integers, scale: Floats, shape: tuple[int, ...]) -> None:
+    """Let what reads `value` read its product with the scales. The value itself, by its name, holds the integers.
+
+    Names are short, and the nodes have none: beside a small weight they would cost what the integers save.
+    """
+    name = short_name(value.name or "weight")
+    before = graph[0]
     steps = add_initializer(graph, f"{name}_step", scale)
-    to = [ir.AttrInt64("to", ir.DataType.FLOAT)]
-    cast = ir.Node("", "Cast", [stored], to, name=unique_name(graph, f"{name}_Cast"))
-    cast.outputs[0].name = unique_name(graph, f"{name}_steps")
-    rebuild = ir.Node("", "Mul", [cast.outputs[0], steps], name=unique_name(graph, f"{name}_Mul"))
-    rebuild.outputs[0].name = unique_name(graph, f"{name}_rebuilt")
-    for output in (cast.outputs[0], rebuild.outputs[0]):
-        output.shape, output.type = value.shape, ir.TensorType(ir.DataType.FLOAT)
-    graph.insert_before(graph[0], [cast, rebuild])
-    ir.convenience.replace_all_uses_with(value, rebuild.outputs[0])
-    del graph.initializers[name]
+    cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", ir.DataType.FLOAT)])
+    made = [cast, ir.Node("", "Mul", [cast.outputs[0], steps])]
+    if integers.shape != shape:
+        whole = add_initializer(graph, f"{name}_shape", np.asarray(shape, np.int64))
+        made.append(ir.Node("", "Reshape", [made[-1].outputs[0], whole]))
+    for node, suffix in zip(made, ("cast", "float", "whole"), strict=False):
+        node.outputs[0].name = unique_name(graph, f"{name}_{suffix}")
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        node.outputs[0].shape = ir.Shape(shape if node is made[-1] else integers.shape)
+    for use in list(value.uses()):
+        if use.node is not cast:
+            use.node.replace_input_with(use.idx, made[-1].outputs[0])
+    graph.insert_before(before, made)
+    set_initializer(value, integers)
 
 
-def _rows(shape: tuple[int, ...]) -> int:
-    """How many leading index tuples get a scale of their own: as many as leave `GROUP` elements to each."""
-    for axes in range(len(shape) - 1, 0, -1):
-        if int(np.prod(shape[axes:])) >= GROUP:
-            return int(np.prod(shape[:axes]))
-    return shape[0]
+# ---- the form ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Integers and the scales that broadcast against them; in `blocks`, rows of a fixed length cut from the array."""
+
+    integers: Integers
+    scale: Floats
+    blocks: bool = False
+
+
+_forms: WeakKeyDictionary[ir.TensorProtocol, tuple[_Form | None]] = WeakKeyDictionary()
+
+
+def _form_of(tensor: ir.TensorProtocol | None, array: Floats) -> _Form | None:
+    """The smallest form that is good enough, or None; of a tensor that many candidates share it is found once."""
+    if tensor is None:
+        return None
+    if tensor not in _forms:
+        _forms[tensor] = (_smallest_form(array),)
+    return _forms[tensor][0]
+
+
+def _smallest_form(array: Floats) -> _Form | None:
+    """The cheapest scales at which int8 is good; else the best that will do; else 16 bits, if these do.
+
+    One scale for each index of an axis, or of the leading axes, or for every block of a row: which one fits differs
+    from weight to weight, for some have large inputs and some large outputs.
+    """
+    best: tuple[float, _Form] | None = None
+    for view, axes in _layouts(array):
+        quality, form = _rounded(view, axes, np.dtype(np.int8), blocks=view.shape != array.shape)
+        if quality >= GOOD_SQNR_DB:
+            return form
+        if quality >= LEAST_SQNR_DB and (best is None or quality > best[0]):
+            best = (quality, form)
+    return best[1] if best is not None else _wide_form(array)
+
+
+def _wide_form(array: Floats) -> _Form | None:
+    """16 bits, one scale."""
+    quality, form = _rounded(array, tuple(range(array.ndim)), np.dtype(np.int16), blocks=False)
+    return form if quality >= LEAST_WIDE_SQNR_DB else None
+
+
+def _layouts(array: Floats) -> list[tuple[Floats, tuple[int, ...]]]:
+    """Views of the array with the axes that share a scale, those with the fewest scales first."""
+    axes = tuple(range(array.ndim))
+    shared = {tuple(other for other in axes if other != axis) for axis in axes}
+    shared |= {axes[first:] for first in axes[1:]}
+    found = [(array, group) for group in shared if math.prod(array.shape[axis] for axis in group) >= GROUP]
+    found = found or [(array, axes[1:])]
+    found += [(array.reshape(-1, block), (1,)) for block in BLOCKS if array.size % block == 0]
+    sizes = [view.size // math.prod(view.shape[axis] for axis in group) for view, group in found]
+    order = sorted(range(len(found)), key=lambda index: (sizes[index], found[index][1]))
+    return [found[index] for index in order]
+
+
+def _rounded(
+    view: Floats, axes: tuple[int, ...], dtype: np.dtype[np.signedinteger], *, blocks: bool
+) -> tuple[float, _Form]:
+    """The signal-to-noise ratio, in decibels, and the form, with one scale for all elements along `axes`."""
+    magnitude = np.abs(view).max(axis=axes, keepdims=True)
+    levels = np.float32(np.iinfo(dtype).max)
+    scale = np.where(magnitude > 0, np.maximum(magnitude / levels, np.float32(SMALLEST_SCALE)), np.float32(1.0))
+    scale = scale.astype(np.float32)
+    steps = np.rint(view / scale)
+    np.clip(steps, -levels, levels, out=steps)
+    error = (steps * scale - view).reshape(-1)
+    signal, noise = float(np.dot(view.reshape(-1), view.reshape(-1))), float(np.dot(error, error))
+    quality = 10 * math.log10(signal / noise) if noise else math.inf
+    return quality if signal and math.isfinite(signal) else -math.inf, _Form(steps.astype(dtype), scale, blocks)

@@ -24,6 +24,7 @@ from onnxqp.quantize.insert import Inserted, insert
 from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.rounding import Roundings
+from onnxqp.quantize.share import share_equal
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
 from onnxqp.targets import Kernel, Target
@@ -62,6 +63,7 @@ class Material:
             per_tensor=self.options.per_tensor,
         )
         store_halves(work)
+        share_equal(work)
         remove_dead(work)
         return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)
 
@@ -80,6 +82,7 @@ class Material:
         stored = store_at_rest(work, self._excluded() | names, self.means)
         make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
         store_halves(work)
+        share_equal(work)
         remove_dead(work)
         others = (unit.node.name or "" for unit in self.annotation.units)
         decision = Decision((), dict.fromkeys(others, "only products pay here, quantized at every inference"))

@@ -1,0 +1,128 @@
+"""Weights stored as integers and computed in float: which form they get, and that the runtime rebuilds them."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from quantize_graphs import Graph, kernels, sqnr_db
+
+from onnxqp.model import clone, save, to_bytes
+from onnxqp.quantize.at_rest import store_at_rest
+from onnxqp.quantize.share import share_equal
+
+
+def product(weight):
+    """A product that no integer kernel takes, so that its weight can only rest."""
+    graph = Graph((4, weight.shape[0]))
+    return graph, graph.model(graph.op("Einsum", graph.name, graph.constant(weight), equation="ij,jk->ik"))
+
+
+def stored(model, count=1):
+    done = clone(model)
+    assert store_at_rest(done, (), {}).weights == count
+    return done
+
+
+def types(model):
+    return [value.dtype for value in model.graph.initializers.values() if len(value.shape) > 1]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_follow_the_axis_whose_sizes_differ(axis):
+    sizes = np.exp(normal(64, seed=1) * 2).reshape([-1 if axis == i else 1 for i in range(2)])
+    graph, model = product(normal(64, 64) * sizes)
+    done = stored(model)
+    scale = next(value for value in done.graph.initializers.values() if value.name.endswith("_step"))
+    assert list(scale.shape) == [64 if axis == i else 1 for i in range(2)]
+    assert kernels(done) == kernels(model)
+    assert sqnr_db(model, done, graph.samples()) > 38
+    assert len(to_bytes(done)) < 0.32 * len(to_bytes(model))
+
+
+def test_single_large_weights_get_blocks_of_their_own():
+    weight = normal(96, 96)
+    weight[np.arange(96), np.random.default_rng(2).permutation(96)] = 25.0  # one in every row and column
+    graph, model = product(weight)
+    done = stored(model)
+    assert "Reshape" in [node.op_type for node in done.graph]
+    assert types(done)[0] == ir.DataType.INT8
+    assert kernels(done) == kernels(model)
+    assert sqnr_db(model, done, graph.samples()) > 34
+    assert len(to_bytes(done)) < 0.32 * len(to_bytes(model))
+
+
+def test_what_meets_values_one_by_one_gets_sixteen_bits():
+    """As the anchors of a detector, whose errors are errors of a box."""
+    graph = Graph((1, 400, 4))
+    model = graph.model(graph.op("Mul", graph.op("Tanh", graph.name), graph.constant(normal(1, 400, 4))))
+    done = stored(model)
+    assert types(done)[0] == ir.DataType.INT16
+    assert kernels(done) == kernels(model)
+    assert sqnr_db(model, done, graph.samples()) > 80
+
+
+def test_a_form_is_found_once_however_many_candidates_ask(monkeypatch):
+    calls = []
+    _, model = product(normal(64, 64))
+    from onnxqp.quantize import at_rest
+
+    real = at_rest._smallest_form
+    monkeypatch.setattr(at_rest, "_smallest_form", lambda array: calls.append(1) or real(array))
+    first, second = to_bytes(stored(model)), to_bytes(stored(model))
+    assert len(calls) == 1
+    assert first == second
+
+
+def test_weights_inside_a_branch_are_stored_too():
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Einsum", ["x", "w"], ["y"], equation="ij,jk->ik", name="e")],
+        "body",
+        [],
+        [onnx.helper.make_tensor_value_info("y", 1, None)],
+        [onnx.numpy_helper.from_array(normal(64, 64), "w")],
+    )
+    other = onnx.GraphProto()
+    other.CopyFrom(inner)
+    other.node[0].output[0] = other.output[0].name = "z"
+    other.node[0].name, other.node[0].input[1], other.initializer[0].name = "f", "v", "v"
+    graph = Graph((4, 64))
+    flag = graph.op("Greater", graph.op("ReduceMax", graph.name, keepdims=0), graph.constant(np.float32(0)))
+    model = graph.model(graph.op("If", flag, then_branch=inner, else_branch=other))
+    done = stored(model, count=2)
+    assert sqnr_db(model, done, graph.samples()) > 38
+    assert len(to_bytes(done)) < 0.36 * len(to_bytes(model))
+
+
+def test_equal_initializers_become_one():
+    graph = Graph((2, 8))
+    y = graph.name
+    for _ in range(5):
+        y = graph.op("Add", y, graph.constant(np.full(8, 0.5, np.float32)))
+    model = graph.model(graph.op("Mul", y, graph.constant(np.full(8, 0.25, np.float32))))
+    done = clone(model)
+    assert share_equal(done) == 4
+    assert len(done.graph.initializers) == 2
+    assert sqnr_db(model, done, graph.samples()) > 120
+
+
+def test_a_file_holds_neither_inner_shapes_nor_names_that_we_made_up(tmp_path):
+    graph = Graph((2, 8))
+    model = graph.model(graph.op("Tanh", graph.op("Relu", graph.op("Neg", graph.name))))
+    proto = graph.proto(graph.nodes[-1].output[0])
+    proto.graph.node[1].name = ""
+    from onnxqp.model import from_proto
+    from onnxqp.normalize import normalize
+
+    model = from_proto(proto)
+    normalize(model)
+    assert all(node.name for node in model.graph)
+    path = tmp_path / "lean.onnx"
+    save(model, path)
+    written = onnx.load(str(path))
+    assert not written.graph.value_info
+    assert [node.name for node in written.graph.node] == ["Neg0", "", "Tanh2"]
+    assert [node.output[0] for node in written.graph.node] == ["v0", "v1", "v2"]
