@@ -31,7 +31,7 @@ _BARRED = frozenset(("AveragePool", "AveragePoolPartly", "Softmax"))
 _MOVES: Mapping[str, Move] = MappingProxyType(
     {
         **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), Move(0.0, 0.0)),
-        **dict.fromkeys(("Slice", "Split", "Gather", "Expand", "Tile"), Move(0.05, 0.1)),
+        **dict.fromkeys(("Slice", "Split", "Gather", "GatherElements", "Expand", "Tile"), Move(0.05, 0.1)),
         **dict.fromkeys(("Transpose", "DepthToSpace"), Move(0.3, 0.4)),
         "ResizeNearest": Move(0.3, 0.4),
         **dict.fromkeys(("ReduceMax", "ReduceMin"), Move(1.0, 2.0, follows=True)),

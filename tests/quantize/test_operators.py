@@ -62,6 +62,9 @@ MOVEMENTS = {
         16,
     ),
     "Gather": lambda g, x: (g.op("Gather", x, g.constant(np.array([3, 1, 2, 0])), axis=1), 4),
+    "GatherElements": lambda g, x: g.op(
+        "GatherElements", x, g.constant(np.arange(2304).reshape(1, 16, 12, 12) % 7), axis=3
+    ),
     "Squeeze": lambda g, x: g.op("Unsqueeze", g.op("Squeeze", x, g.constant(np.array([0]))), g.constant(np.array([0]))),
     "Tile": lambda g, x: g.op("Tile", x, g.constant(np.array([1, 1, 2, 1]))),
     "Expand": lambda g, x: g.op("Expand", x, g.constant(np.array([2, 16, 12, 12]))),
