@@ -203,6 +203,11 @@ class Histogram(MinMax):
         self.exponent = exponent
 
     @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """Where the bins begin and end, float64 [2 * BINS + 1]."""
+        return np.arange(-BINS, BINS + 1, dtype=np.float64) * self.width
+
+    @property
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin, float64 [2 * BINS]."""
         return np.arange(0.5 - BINS, BINS, dtype=np.float64) * self.width

@@ -84,6 +84,10 @@ class Operator:
         """Turn a node whose role says `lowered` into the one that its integer kernel is, between Q and DQ."""
         raise NotImplementedError(f"{node.op_type} is not lowered")
 
+    pointwise: ClassVar[bool] = False  # each element of output 0 follows from the elements of the inputs at its place
+
+    homogeneous: ClassVar[bool] = False  # f(k x) = k f(x) for k > 0, every channel of input 0 by itself
+
     # ---- normalisation
 
     def passes_through(self, node: ir.Node) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from onnxqp.calibrate.observers import Histogram
-from onnxqp.calibrate.ranges import METHODS, Range, minmax
+from onnxqp.calibrate.ranges import METHODS, Range, auto, minmax
 from onnxqp.graph import iterate, op_name
 from onnxqp.model import clone
 from onnxqp.normalize.cleanup import remove_dead
@@ -23,10 +24,12 @@ from onnxqp.quantize.dynamic import FUSED, make_dynamic, reason_against_dynamic
 from onnxqp.quantize.insert import Inserted, insert
 from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
+from onnxqp.quantize.responses import Responses
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.share import share_equal
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
+from onnxqp.specs import Shared
 from onnxqp.targets import Kernel, Target
 
 
@@ -49,8 +52,10 @@ class Material:
     def build(self, decision: Decision) -> Candidate:
         """A quantized copy of the model; the model itself stays as it is."""
         plan = self.plan(decision)
-        method = METHODS[self.options.method]
-        parameters = activation_parameters(plan.values, self.histograms, lambda _, histogram: method(histogram))
+        shared = {spec.with_value for spec in plan.values.values() if isinstance(spec, Shared)}
+        parameters = activation_parameters(
+            plan.values, self.histograms, lambda name, histogram: self._range(name, histogram, alone=name not in shared)
+        )
         work = clone(self.model if decision.integer else self.original)
         untouched = self._excluded() | {node.node for node in plan.integer_nodes}
         stored = store_at_rest(work, untouched, self.means, self.roundings)
@@ -96,6 +101,17 @@ class Material:
     def plan(self, decision: Decision) -> QuantizationPlan:
         """What would be inserted."""
         return make_plan(self.annotation, decision, self.target, lambda value: self._span(value.name or ""))
+
+    def _range(self, name: str, histogram: Histogram, *, alone: bool) -> Range:
+        """By the method asked for; `auto` looks at what becomes of a value that shares its range with no other."""
+        if self.options.method == "auto" and alone:
+            return auto(histogram, self.responses.at_edges(name, histogram))
+        return METHODS[self.options.method](histogram)
+
+    @functools.cached_property
+    def responses(self) -> Responses:
+        """Of the values of the model."""
+        return Responses.of(self.model)
 
     def _span(self, name: str) -> float | None:
         histogram = self.histograms.get(name)
