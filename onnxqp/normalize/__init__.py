@@ -23,6 +23,7 @@ from onnxqp.normalize.fold import fold_constants
 from onnxqp.normalize.opset import raise_opset, unflatten
 from onnxqp.normalize.sampling import settle_open_shapes
 from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
+from onnxqp.normalize.vectors import own_vectors
 from onnxqp.specs import Note
 
 _ROUNDS = 64  # shapes found in one round let the next fold more: a chain of computed paddings needs one for each
@@ -51,6 +52,7 @@ def normalize(model: ir.Model) -> list[Note]:
     if changed:
         infer_shapes(model)
     put_in_order(model)
+    own_vectors(model)
     name_everything(model)
     return notes
 
