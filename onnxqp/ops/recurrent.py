@@ -144,7 +144,8 @@ class _Layer:
         else:
             why = self.labels.why_free(value, 2)
             self.labels.pin_because(
-                self.units, why or Pin(self.node.op_type, self.node.name or "", f"meets '{value.name}', which is not cut")
+                self.units,
+                why or Pin(self.node.op_type, self.node.name or "", f"meets '{value.name}', which is not cut"),
             )
 
     def pin(self, reason: str) -> None:
