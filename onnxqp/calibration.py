@@ -47,7 +47,8 @@ def observed(run: Run, subject: Subject, normal: ir.Model, data: DataLike, optio
         )
     with run.stage("calibrate"):
         feeds = Feeds(share, asked.batch_size)
-        found = observe_model(normal, feeds, QuantizeOptions(), progress=run.advance("calibrate"))
+        every = Feeds(drawn, asked.batch_size)
+        found = observe_model(normal, feeds, QuantizeOptions(), drawn=every, progress=run.advance("calibrate"))
     found.model = store.model_hash(subject.model, subject.path)
     found.parts = [Part(len(share), drawn.source, f"{index}/{total}", len(drawn), asked.seed)]
     return found

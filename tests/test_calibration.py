@@ -67,7 +67,7 @@ def test_quantizing_from_a_file_is_quantizing_from_the_data(
 ) -> None:
     kept, results = str(tmp_path / "kept.npz"), []
     for index, extra in enumerate(({}, {"save_calibration": kept}, {"calibration": kept})):
-        options = QuantizeOptions(method=method, **extra)  # type: ignore[arg-type]
+        options = QuantizeOptions(method=method, target="x64-avx2", **extra)  # type: ignore[arg-type]
         write = onnxqp.WriteOptions(output=str(tmp_path / f"{index}.onnx"))
         results.append(onnxqp.quantize(model, options=options, data=data, measure=QUICK, write=write))
     files = [(tmp_path / f"{index}.onnx").read_bytes() for index in range(3)]

@@ -101,6 +101,19 @@ def samples_in(feed: Feed) -> int:
     return max(lengths.pop(), 1) if len(lengths) == 1 else 1
 
 
+def first_samples(feeds: Iterable[Feed], count: int) -> Iterator[Feed]:
+    """The feeds of the first `count` samples; a batch that holds more is cut."""
+    left = count
+    for feed in feeds:
+        samples = samples_in(feed)
+        if samples > left:
+            feed, samples = {name: array[:left] for name, array in feed.items()}, left
+        yield feed
+        left -= samples
+        if left <= 0:
+            return
+
+
 def _check(feed: Feed, index: int) -> None:
     for name, array in feed.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():

@@ -27,12 +27,17 @@ class Part:
 
 @dataclass
 class Statistics:
-    """What the observers of one model saw, by value name. `model` is its hash (`store.model_hash`), where known."""
+    """What the observers of one model saw, by value name. `model` is its hash (`store.model_hash`), where known.
+
+    `scales`: by the name of a layer, log2 of what each of its channels was multiplied with before (equalisation); None
+    where the model was left as it is.
+    """
 
     model: str = ""
     histograms: dict[str, Histogram] = field(default_factory=dict)
     means: dict[str, ChannelMean] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
+    scales: Mapping[str, tuple[int, ...]] | None = None
 
     @property
     def samples(self) -> int:
@@ -50,6 +55,11 @@ class Statistics:
         """
         if self.model != other.model:
             raise UsageError("statistics of different models", hint="merge what was calibrated with one model file")
+        if self.scales != other.scales:
+            raise UsageError(
+                "statistics of differently equalised channels",
+                hint="calibrate all shards from one draw: the same --data, --samples and --seed",
+            )
         if self.histograms.keys() != other.histograms.keys() or self.means.keys() != other.means.keys():
             raise UsageError(
                 "statistics of different values", hint="calibrate all shards with one version of onnxqp and one target"
@@ -78,6 +88,15 @@ class Statistics:
             raise DataError(
                 f"the statistics are of another model (SHA-256 {self.model[:12]}…, not {model[:12]}…)",
                 hint="calibrate this model: `onnxqp calibrate MODEL -o FILE`",
+            )
+
+    def require_scales(self, equalized: bool) -> None:
+        """Raise DataError when these were taken with the other setting of equalisation."""
+        if (self.scales is not None) != equalized:
+            was, now = ("with", "without") if self.scales is not None else ("without", "with")
+            raise DataError(
+                f"the statistics were taken {was} equalised channels, and are wanted {now}",
+                hint="leave --no-equalize out" if was == "with" else "pass --no-equalize, or calibrate again",
             )
 
     def require_values(self, names: Iterable[str], means: Iterable[str]) -> None:

@@ -27,7 +27,7 @@ from onnxqp.model import file_hash, sibling_folder, to_bytes
 
 SUFFIX = ".npz"
 FORMAT = "onnxqp calibration"
-VERSION = 2  # 2: the sums of the extremes of every sample
+VERSION = 2  # 2: the sums of the extremes of every sample, and the scales of channels
 _NO_EXPONENT = np.iinfo(np.int32).min  # of a histogram that saw zeros alone
 _MOST_EXPONENT = 128  # no float32 needs wider bins
 
@@ -83,6 +83,7 @@ def _pack(statistics: Statistics) -> Arrays:
         "version": VERSION,
         "model": statistics.model,
         "parts": [asdict(part) for part in statistics.parts],
+        "scales": statistics.scales,
         "bins": BINS,
         "histograms": list(statistics.histograms),
         "means": list(statistics.means),
@@ -175,7 +176,7 @@ def _unpack(header: Mapping[str, Any], arrays: Arrays) -> Statistics:
     bins = _split(arrays["bins"], arrays["filled"], len(names))
     tallies = _split(arrays["tallies"], arrays["filled"], len(names))
     totals = _split(arrays["mean_total"], arrays["mean_size"], len(mean_names))
-    statistics = Statistics(str(header["model"]), parts=parts)
+    statistics = Statistics(str(header["model"]), parts=parts, scales=_scales(header["scales"]))
     for index, name in enumerate(names):
         statistics.histograms[name] = _histogram(arrays, index, bins[index], tallies[index])
     for index, name in enumerate(mean_names):
@@ -184,6 +185,17 @@ def _unpack(header: Mapping[str, Any], arrays: Arrays) -> Statistics:
         mean.total = totals[index].astype(np.float64) if totals[index].size else None
         statistics.means[name] = mean
     return statistics
+
+
+def _scales(found: object) -> dict[str, tuple[int, ...]] | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise TypeError("no scales")
+    scales = {str(name): tuple(map(int, powers)) for name, powers in found.items()}
+    if any(abs(power) > _MOST_EXPONENT for powers in scales.values() for power in powers):
+        raise ValueError("scales that no model has")
+    return scales
 
 
 def _source(text: object) -> Literal["data", "synthetic"]:

@@ -19,6 +19,7 @@ class MaxPool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("MaxPool",)
     channels_first: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     def fault(self, node: ir.Node) -> str | None:
         return window_fault(node)
@@ -37,6 +38,7 @@ class AveragePool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("AveragePool", "LpPool")
     channels_first: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     def fault(self, node: ir.Node) -> str | None:
         return window_fault(node)
@@ -59,6 +61,7 @@ class GlobalAveragePool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalAveragePool",)
     channels_first: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.MEAN)
@@ -72,6 +75,7 @@ class GlobalMaxPool(Operator):
 
     op_types: ClassVar[tuple[str, ...]] = ("GlobalMaxPool",)
     channels_first: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.MAX)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.calibrate.collect import TAP_BYTES, samples_in, split, value_bytes
+from onnxqp.calibrate.collect import TAP_BYTES, first_samples, samples_in, split, value_bytes
 from onnxqp.graph import constant, dims, iterate
 from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
@@ -94,7 +94,7 @@ def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRo
         open_ = [str(layer.node.outputs[0].name) for layer in found if _output_shape(layer.node, 1) is None]
         taps = [name for name in dict.fromkeys([*names, *open_]) if name not in inputs]
         session = Session(model, taps=taps) if taps else None
-        for feed in _first_samples(feeds):
+        for feed in first_samples(feeds, SAMPLES):
             results = feed | (session.run(feed, taps) if session is not None else {})
             for layer in found:
                 _observe(layer, results, samples_in(feed))
@@ -129,19 +129,6 @@ def _affordable(layers: Iterable[_Layer]) -> list[_Layer]:
         left -= layer.work
         chosen.append(layer)
     return chosen
-
-
-def _first_samples(feeds: Iterable[Feed]) -> Iterator[Feed]:
-    """The first `SAMPLES`, a batch cut where it holds more."""
-    left = SAMPLES
-    for feed in feeds:
-        samples = samples_in(feed)
-        if samples > left:
-            feed, samples = {name: array[:left] for name, array in feed.items()}, left
-        yield feed
-        left -= samples
-        if left <= 0:
-            return
 
 
 def _observe(layer: _Layer, results: Feed, samples: int) -> None:

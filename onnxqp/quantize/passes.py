@@ -31,6 +31,7 @@ from onnxqp.quantize.budget import Tried, keep
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
+from onnxqp.quantize.equalize import Exponents, equalized, scale
 from onnxqp.quantize.layer_inputs import layer_roundings
 from onnxqp.quantize.placement import Trial, place, place_by_table
 from onnxqp.quantize.planning import make_plan
@@ -87,15 +88,28 @@ def plan_quantization(model: ir.Model, options: QuantizeOptions) -> Quantization
 
 
 def observe_model(
-    model: ir.Model, samples: Iterable[Feed], options: QuantizeOptions, *, progress: Progress | None = None
+    model: ir.Model,
+    samples: Iterable[Feed],
+    options: QuantizeOptions,
+    *,
+    drawn: Iterable[Feed] | None = None,
+    progress: Progress | None = None,
 ) -> Statistics:
-    """Statistics of every value that quantizing this normalised model may want, whatever the target."""
+    """Statistics of every value that quantizing this normalised model may want, whatever the target.
+
+    `drawn`: where `samples` are one shard, those of all shards: by their first ones channels are equalised.
+    """
     _refuse_quantized(model)
     _refuse_not_finite(model)
-    work = clone(float32_form(model)[0])
+    model, _ = float32_form(model)
+    repeatable = list(samples) if isinstance(samples, Iterator) else samples
+    model, scales = _equalized(model, repeatable if drawn is None else drawn, options, None)
+    work = clone(model)
     _prepare(work, options)
     values, channels = _observable(work, options)
-    return observe(work, samples, values, channels, progress=progress)
+    found = observe(work, repeatable, values, channels, progress=progress)
+    found.scales = scales
+    return found
 
 
 def quantize_model(
@@ -122,9 +136,10 @@ def quantize_model(
     _refuse_not_finite(model)
     model, _ = float32_form(model)
     target = resolve(options.target)
+    repeatable = list(samples) if isinstance(samples, Iterator) else samples
+    model, scales = _equalized(model, repeatable, options, statistics)
     work = clone(model)
     _prepare(work, options)
-    repeatable = list(samples) if isinstance(samples, Iterator) else samples
     annotation = annotate(work, target, options.selection)
     elements = _elements(work, annotation, repeatable, statistics)
     costs = Costs(target, elements)
@@ -132,6 +147,7 @@ def quantize_model(
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
         statistics = observe(work, repeatable, *every, progress=progress)
+        statistics.scales = scales
     statistics.require_values(values, channels)
     histograms = {name: statistics.histograms[name] for name in values}
     _add_moved(annotation, histograms)
@@ -206,6 +222,16 @@ def _prepare(model: ir.Model, options: QuantizeOptions) -> None:
         chosen = options.selection.reason_against(node.name or "", op_name(node)) is None
         if chosen and node.graph is model.graph:
             rule_for(node).plain(node)
+
+
+def _equalized(
+    model: ir.Model, samples: Iterable[Feed], options: QuantizeOptions, statistics: Statistics | None
+) -> tuple[ir.Model, Exponents | None]:
+    """The model with its channels scaled, by the samples or as the statistics have it, and how; None if not asked."""
+    if statistics is not None:
+        statistics.require_scales(options.equalize)
+        return (model if not statistics.scales else scale(model, statistics.scales)), statistics.scales
+    return equalized(model, samples, options.selection) if options.equalize else (model, None)
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------

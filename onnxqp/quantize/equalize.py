@@ -1,0 +1,242 @@
+"""Cross-layer equalisation: channels of a value scaled so that all of them use the range that they share.
+
+Between two layers with weights and functions f with f(k x) = k f(x), k > 0, a channel can be scaled by k in the weights
+of the first layer and by 1 / k in those of the second (Nagel et al. 2019, arXiv 1906.04721). There it evens out the
+weights of a tensor; scales of weights are per output channel here, and what gains is the activation between, whose one
+scale serves all channels. Factors follow from the largest elements of every channel in a few samples and from the
+weights that read it, k = |w|^(1 - a) / |x|^a (the exponent is that of Xiao et al. 2022, SmoothQuant, arXiv 2211.10438),
+with the a of least estimated error; they are powers of two, so that the float model computes the very same bits.
+
+On the zoo it gains 3.5 dB on vww96 and 0.7 dB on SqueezeNet 1.1, where one scale served channels of very different
+size, and is not applied where no pair promises a gain, or changes nothing measurable (ResNet-20 and ResNet-56). A clip
+with an upper bound, as of ReLU6, is not passed: scaling what stayed below the bound on samples, with room to spare,
+gained nothing (MobileNetV1-0.25 +0.2 dB, MobileNetV2-0.35 -1.0 dB) and moved the float outputs by -50 dB on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.calibrate.collect import collect, first_samples
+from onnxqp.graph import constant, op_name, own_initializer, rank, set_initializer
+from onnxqp.model import clone
+from onnxqp.ops import rule_for
+from onnxqp.ops.contraction import Contraction
+from onnxqp.ops.operator import Affine
+from onnxqp.options import Selection
+from onnxqp.runtime import Session
+from onnxqp.specs import Activation, Array, Feed
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Exponents: TypeAlias = Mapping[str, tuple[int, ...]]  # by the name of the first layer: log2 of every channel's factor
+
+SAMPLES = 16
+SHARES = (0.25, 0.5, 0.75, 1.0)  # tried for a
+WORTH = 0.8  # of the estimated error must not be left
+MOST = 6  # log2 of the largest factor: what a few samples say of rare channels is not to be trusted
+CHECKED = 4  # samples on which the scaled model must agree...
+TOLERANCE = 1e-5  # ...within so much of an output's largest magnitude
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer, and those that read what it makes along `axis` of `value`."""
+
+    first: ir.Node
+    value: ir.Value
+    axis: int
+    readers: tuple[tuple[ir.Node, Contraction], ...]
+
+
+@dataclass
+class ChannelSizes:
+    """Largest magnitude and sum of squares at each index of one axis."""
+
+    axis: int
+    magnitude: Doubles = field(default_factory=lambda: np.zeros(0))
+    squares: Doubles = field(default_factory=lambda: np.zeros(0))
+    count: int = 0
+
+    def update(self, x: Array, samples: int = 1) -> None:
+        rows = np.moveaxis(np.asarray(x, np.float32), self.axis, 0).reshape(x.shape[self.axis], -1)
+        if not self.magnitude.size:
+            self.magnitude, self.squares = np.zeros((2, len(rows)))
+        self.magnitude = np.maximum(self.magnitude, np.abs(rows).max(axis=1, initial=0))
+        self.squares = self.squares + np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        self.count += rows.shape[1]
+
+    def merge(self, other: Self) -> None:
+        self.magnitude = np.maximum(self.magnitude, other.magnitude)
+        self.squares, self.count = self.squares + other.squares, self.count + other.count
+
+
+def equalized(model: ir.Model, samples: Iterable[Feed], selection: Selection) -> tuple[ir.Model, Exponents]:
+    """A copy with its channels scaled, and how; the model itself and nothing where nothing gains."""
+    pairs = find_pairs(model, selection)
+    if not pairs:
+        return model, {}
+    exponents = _choose(pairs, _observed(model, pairs, samples))
+    if exponents:
+        scaled = scale(model, exponents)
+        if _same(model, scaled, samples):
+            return scaled, exponents
+    return model, {}
+
+
+def scale(model: ir.Model, exponents: Exponents) -> ir.Model:
+    """A copy with the channels of these layers scaled, as `equalized` has found or a file keeps it."""
+    copy = clone(model)
+    for pair in find_pairs(copy, Selection()):
+        powers = exponents.get(pair.first.name or "")
+        if powers is not None and len(powers) == _channels(pair):
+            _apply(pair, np.exp2(np.array(powers, np.float64)))
+    return copy
+
+
+# ---- which layers --------------------------------------------------------------------------------------------------
+
+
+def find_pairs(model: ir.Model, selection: Selection) -> list[Pair]:
+    """In the order of the graph, those of chosen nodes with float32 weights of their own."""
+    found = (_pair(node, selection) for node in model.graph)
+    return [pair for pair in found if pair is not None]
+
+
+def _pair(node: ir.Node, selection: Selection) -> Pair | None:
+    contraction = _scalable(node, selection)
+    value = node.outputs[0]
+    if contraction is None or rank(value) is None:
+        return None
+    axis = 1 if contraction.contracted == 1 else len(value.shape or ()) - 1  # images, or rows
+    while not value.is_graph_output() and value.uses():
+        uses = list(value.uses())
+        readers = [(use.node, _scalable(use.node, selection), use.idx) for use in uses]
+        if all(c is not None and c.data == i and c.contracted % (axis + 1) == axis for _, c, i in readers):
+            return Pair(node, value, axis, tuple((n, c) for n, c, _ in readers if c is not None))
+        behind = uses[0].node
+        if len(uses) != 1 or uses[0].idx != 0 or behind.graph is not node.graph or len(behind.outputs) != 1:
+            return None
+        role = rule_for(behind).quantization(behind)
+        cuts_at_zero = isinstance(role, Activation) and not role.low and role.high is None
+        if not cuts_at_zero and not rule_for(behind).homogeneous:
+            return None
+        value = behind.outputs[0]
+    return None
+
+
+def _scalable(node: ir.Node, selection: Selection) -> Contraction | None:
+    contraction = rule_for(node).contraction(node)
+    if contraction is None or selection.reason_against(node.name or "", op_name(node)) is not None:
+        return None
+    weight = node.inputs[contraction.weight]
+    alone = weight is not None and len(weight.uses()) == 1 and weight.is_initializer()
+    return contraction if alone and weight is not None and weight.dtype == ir.DataType.FLOAT else None
+
+
+def _weight(node: ir.Node, contraction: Contraction) -> npt.NDArray[np.float32]:
+    weight = constant(node.inputs[contraction.weight])
+    assert weight is not None
+    return weight
+
+
+def _channels(pair: Pair) -> int:
+    contraction = rule_for(pair.first).contraction(pair.first)
+    if contraction is None:
+        return 0
+    groups, _, outputs = contraction.matrix(_weight(pair.first, contraction)).shape
+    return int(groups * outputs)
+
+
+# ---- how much ------------------------------------------------------------------------------------------------------
+
+
+def _observed(model: ir.Model, pairs: Sequence[Pair], samples: Iterable[Feed]) -> dict[str, ChannelSizes]:
+    sizes = {pair.value.name or "": ChannelSizes(pair.axis) for pair in pairs}
+    collect(model, list(first_samples(samples, SAMPLES)), sizes)
+    return sizes
+
+
+def _choose(pairs: Sequence[Pair], sizes: Mapping[str, ChannelSizes]) -> dict[str, tuple[int, ...]]:
+    """log2 of the factors of the pairs that gain. One pair does not change what another sees: ranges scale along."""
+    chosen = {}
+    for pair in pairs:
+        seen = sizes[pair.value.name or ""]
+        channels = _channels(pair)
+        if seen.magnitude.size != channels or not np.isfinite(seen.magnitude).all() or not seen.magnitude.any():
+            continue
+        matrices = [contraction.matrix(_weight(node, contraction)) for node, contraction in pair.readers]
+        if any(matrix.shape[0] * matrix.shape[1] % channels for matrix in matrices):
+            continue
+        tried = [_powers(seen.magnitude, _columns(matrices, channels), share) for share in SHARES]
+        errors = [_error(seen, matrices, np.exp2(powers)) for powers in tried]
+        best = int(np.argmin(errors))
+        if errors[best] < WORTH * _error(seen, matrices, np.ones(channels)):
+            chosen[pair.first.name or ""] = tuple(int(power) for power in tried[best])
+    return chosen
+
+
+def _columns(matrices: Sequence[Doubles], channels: int) -> Doubles:
+    """The largest weight that reads each channel."""
+    largest = [np.abs(matrix).max(axis=2).reshape(channels, -1).max(axis=1) for matrix in matrices]
+    return np.asarray(np.max(largest, axis=0))
+
+
+def _powers(magnitude: Doubles, columns: Doubles, share: float) -> Doubles:
+    """log2 of the factors: 0 for what reaches furthest, and for channels that hold nothing."""
+    live = (magnitude > 1e-6 * magnitude.max()) & (columns > 1e-6 * columns.max())
+    logs = np.where(live, (1 - share) * np.log2(np.where(live, columns, 1)), 0)
+    logs = logs - np.where(live, share * np.log2(np.where(live, magnitude, 1)), 0)
+    furthest = np.where(live, logs + np.log2(np.where(live, magnitude, 1)), -np.inf).max(initial=-np.inf)
+    shifted = np.rint(logs - furthest + np.log2(magnitude.max()))
+    return np.where(live, np.clip(shifted, 0, MOST), 0)
+
+
+def _error(seen: ChannelSizes, matrices: Sequence[Doubles], factors: Doubles) -> float:
+    """Estimated squared error at the readers' outputs: of rounding the value to 8 bits, and their weights."""
+    step = float((seen.magnitude * factors).max()) / 255
+    power = seen.squares / max(seen.count, 1) * factors**2
+    total = 0.0
+    for matrix in matrices:
+        groups, inputs, _ = matrix.shape
+        taps = groups * inputs // factors.size
+        scaled = matrix / np.repeat(factors, taps).reshape(groups, inputs, 1)
+        steps = np.abs(scaled).max(axis=1) / 127
+        total += step**2 * float(np.square(scaled).sum())
+        total += float((np.square(steps) * np.repeat(power, taps).reshape(groups, inputs).sum(axis=1)[:, None]).sum())
+    return total
+
+
+# ---- doing it ------------------------------------------------------------------------------------------------------
+
+
+def _apply(pair: Pair, factors: Doubles) -> None:
+    node = pair.first
+    if not rule_for(node).absorb(node, Affine(0, pair.axis, factors, np.zeros(factors.size))):
+        return
+    for reader, contraction in pair.readers:
+        weight = _weight(reader, contraction)
+        ones = contraction.matrix(np.ones(weight.shape))
+        groups, inputs, _ = ones.shape
+        spread = np.repeat(factors, groups * inputs // factors.size).reshape(groups, inputs, 1)
+        inverse = contraction.weight_of(ones / spread, weight.shape)
+        set_initializer(own_initializer(reader, contraction.weight), (weight * inverse).astype(np.float32))
+
+
+def _same(model: ir.Model, scaled: ir.Model, samples: Iterable[Feed]) -> bool:
+    """Whether both compute the same outputs, on the samples that the factors are from."""
+    ours, theirs = Session(model), Session(scaled)
+    for feed in first_samples(samples, CHECKED):
+        before, after = ours.run(feed), theirs.run(feed)
+        for name, array in before.items():
+            if array.dtype.kind != "f" or not array.size:
+                continue
+            limit = TOLERANCE * float(np.abs(array).max())
+            if not np.allclose(after[name], array, rtol=0, atol=limit, equal_nan=True):
+                return False
+    return True
