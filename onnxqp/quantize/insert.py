@@ -31,7 +31,6 @@ from onnxqp.quantize.parameters import Parameters
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
 from onnxqp.specs import Activation
-from onnxqp.specs import Activation
 
 _NO_MEANS: Means = MappingProxyType({})
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
@@ -101,8 +100,6 @@ class _Inserter:
             rule_for(self.nodes[name]).lower(self.nodes[name])
         for name in self.plan.shielded:
             self._shield(self.nodes[name])
-        for name in self.plan.shielded:
-            self._shield(self.nodes[name])
         for weight in self.plan.weights:
             self._weight(weight)
         for operand in self.plan.constants:
@@ -159,25 +156,6 @@ class _Inserter:
             for end, number in zip(("lowest", "highest"), ends, strict=True)
         ]
         return self._node("Clip", [value, *bounds], f"{name}_clipped", f"{name}_clip")
-
-    def _shield(self, node: ir.Node) -> None:
-        """A Relu becomes a Max, and a Clip gets one more bound before it.
-
-        Behind an integer kernel that writes float, onnxruntime takes a Relu or Clip for what a QuantizeLinear absorbs,
-        finds none, and gives the fusion up.
-        """
-        role, source = rule_for(node).quantization(node), node.inputs[0]
-        if not isinstance(role, Activation) or source is None:
-            raise InternalError(f"{node.name} does not clip")
-        bound, op_type = (role.high, "Min") if role.low is None else (role.low, "Max")
-        limit = add_initializer(self.graph, f"{node.name}_bound", np.asarray(bound, np.float32))
-        if role.low is not None and role.high is not None:
-            node.replace_input_with(0, self._node(op_type, [source, limit], f"{node.name}_bounded", f"{node.name}_in"))
-            return
-        node.op_type = op_type
-        node.attributes.clear()
-        node.resize_inputs(2)
-        node.replace_input_with(1, limit)
 
     def _shield(self, node: ir.Node) -> None:
         """A Relu becomes a Max, and a Clip gets one more bound before it.
