@@ -1,16 +1,15 @@
 """int8 at rest, float at run: weights of nodes that compute in float, stored as int8.
 
-`Cast -> Mul(scale)` rebuilds the float weight, with a Reshape behind it where blocks of a row have scales of their own,
-and from 16 bits where 8 would spoil it. onnxruntime folds all that when it opens the model, from its basic optimisation
+`Cast -> Mul(scale)` rebuilds the float weight, with a second `Mul` where rows and columns have scales (`forms`), and
+from 16 bits where 8 would spoil it. onnxruntime folds all that when it opens the model, from its basic optimisation
 level on, so layout and fusions are those of the float model; a DequantizeLinear in their place would run on every
 inference.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
@@ -19,18 +18,15 @@ import onnx_ir as ir
 
 from onnxqp.graph import add_initializer, constant, set_initializer, short_name, unique_name
 from onnxqp.ops import rule_for
-from onnxqp.quantize.arithmetic import SMALLEST_SCALE, Floats, Integers
+from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.bias import Means, mean_shift
+from onnxqp.quantize.forms import Form, smallest_form, wide_form
 from onnxqp.quantize.rounding import LayerRounding, Roundings
 from onnxqp.specs import Compute
 
 SMALLEST = 512  # bytes; below, names and two nodes cost what int8 saves
-SMALL_SHARE = 0.01  # of all weights: rounding the smallest (stems, often) costs accuracy and saves nothing
-GOOD_SQNR_DB = 40.0  # of the rounded weight, good enough to spend no more bytes on scales
-LEAST_SQNR_DB = 35.0  # a weight with outliers that lies below in every form gets 16 bits...
-LEAST_WIDE_SQNR_DB = 60.0  # ...or stays in float
-GROUP = 16  # elements at least that share a scale
-BLOCKS = (64, 32)  # lengths of a row with a scale of its own
+SMALLEST_VECTOR = 1024  # bytes of a bias
+SMALL_SHARE = 0.01  # of all weights: 8 bits for the smallest (stems, often) cost accuracy and save nothing
 
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
 
@@ -56,23 +52,26 @@ def store_at_rest(
     done = Stored()
     for graph in model.graphs():
         graph.meta.pop("onnxqp.names", None)
-    for graph, value in _worth_it(model):
+    for graph, value, exact in _worth_it(model):
         readers = [use.node for use in value.uses()]
         array = constant(value)
         if value.is_graph_output() or not readers or array is None or any(node.name in untouched for node in readers):
             continue
+        if exact or any(map(_is_elementwise, readers)):
+            done.weights += _store_wide(graph, value, array)
+            continue
         reader = _correctable(readers, means)
         rounding = roundings.get(readers[0].name or "") if len(readers) == 1 else None
-        exact = any(map(_is_elementwise, readers))
-        rounded = _store(graph, value, array, rounding, centred=reader is not None, wide=exact)
+        rounded = _store(graph, value, array, rounding, centred=reader is not None)
         if rounded is not None:
             done.weights += 1
             done.bias_corrected += reader is not None and _correct(*reader, array, rounded, means, rounding)
+    _store_vectors(model, untouched)
     return done
 
 
-def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
-    """The weights by size, without those small ones that together make less than `SMALL_SHARE` of all bytes."""
+def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value, bool]]:
+    """The weights by size, and whether to keep them exact: small ones that together make `SMALL_SHARE` of all bytes."""
     found: list[tuple[int, ir.Graph, ir.Value]] = []
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -83,9 +82,23 @@ def _worth_it(model: ir.Model) -> list[tuple[ir.Graph, ir.Value]]:
     kept = []
     for size, graph, value in sorted(found, key=lambda entry: entry[0]):
         spared -= size
-        if spared < 0 and size >= SMALLEST:
-            kept.append((graph, value))
+        if size >= SMALLEST:
+            kept.append((graph, value, spared >= 0))
     return kept
+
+
+def _store_vectors(model: ir.Model, untouched: Collection[str]) -> None:
+    """Long biases and their like in 16 bits, once nobody corrects them any more."""
+    for graph in model.graphs():
+        for value in list(graph.initializers.values()):
+            tensor, readers = value.const_value, [use.node for use in value.uses()]
+            if value.dtype != ir.DataType.FLOAT or tensor is None or tensor.nbytes < SMALLEST_VECTOR:
+                continue
+            # a node without a name is one of ours: what it reads are scales
+            free = not value.is_graph_output() and all(node.name and node.name not in untouched for node in readers)
+            array = constant(value) if readers and free else None
+            if array is not None and sum(size != 1 for size in array.shape) == 1:
+                _store_wide(graph, value, array)
 
 
 def _is_elementwise(node: ir.Node) -> bool:
@@ -131,115 +144,62 @@ def _correct(
 
 
 def _store(
-    graph: ir.Graph, value: ir.Value, array: Floats, rounding: LayerRounding | None, *, centred: bool, wide: bool
+    graph: ir.Graph, value: ir.Value, array: Floats, rounding: LayerRounding | None, *, centred: bool
 ) -> Floats | None:
     """Replace an initializer by its stored form; what that stands for, or None where integers would spoil it."""
-    form = _wide_form(array) if wide else _form_of(value.const_value, array)
+    form = _form_of(value.const_value, array)
     if form is None:
         return None
-    integers, scale = form.integers, form.scale
-    if rounding is not None and integers.dtype == np.int8:
-        spread = np.broadcast_to(scale, integers.shape).reshape(array.shape) if form.blocks else scale
-        found = rounding.round(array, spread, integers.reshape(array.shape).astype(np.int8), centred=centred)
-        integers = found.reshape(integers.shape)
-    _rebuild(graph, value, integers, scale, array.shape)
-    return np.asarray(integers * scale, np.float32).reshape(array.shape)
+    if rounding is not None and form.integers.dtype == np.int8:
+        nearest = np.asarray(form.integers, np.int8)
+        form = replace(form, integers=rounding.round(array, form.scale, nearest, centred=centred))
+    _rebuild(graph, value, form)
+    return np.asarray(form.integers * form.scale, np.float32)
 
 
-def _rebuild(graph: ir.Graph, value: ir.Value, integers: Integers, scale: Floats, shape: tuple[int, ...]) -> None:
+def _store_wide(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
+    """Replace an initializer by its form of 16 bits; whether that did."""
+    form = wide_form(array)
+    if form is not None:
+        _rebuild(graph, value, form)
+    return form is not None
+
+
+def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
     """Let what reads `value` read its product with the scales. The value itself, by its name, holds the integers.
 
     Names are short, and the nodes have none: beside a small weight they would cost what the integers save.
     """
-    name = short_name(value.name or "weight")
-    before = graph[0]
-    steps = add_initializer(graph, f"{name}_step", scale)
-    cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", ir.DataType.FLOAT)])
-    made = [cast, ir.Node("", "Mul", [cast.outputs[0], steps])]
-    if integers.shape != shape:
-        whole = add_initializer(graph, f"{name}_shape", np.asarray(shape, np.int64))
-        made.append(ir.Node("", "Reshape", [made[-1].outputs[0], whole]))
-    for node, suffix in zip(made, ("cast", "float", "whole"), strict=False):
-        node.outputs[0].name = unique_name(graph, f"{name}_{suffix}")
-        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-        node.outputs[0].shape = ir.Shape(shape if node is made[-1] else integers.shape)
-    for use in list(value.uses()):
-        if use.node is not cast:
-            use.node.replace_input_with(use.idx, made[-1].outputs[0])
+    name, before = short_name(value.name or "weight"), graph[0]
+    made: list[ir.Node] = []
+
+    def node(op_type: str, *inputs: ir.Value) -> ir.Value:
+        to = [ir.AttrInt64("to", ir.DataType.FLOAT)] if op_type == "Cast" else []
+        made.append(ir.Node("", op_type, inputs, to))
+        output = made[-1].outputs[0]
+        output.name, output.type = unique_name(graph, f"{name}_{op_type.lower()}"), ir.TensorType(ir.DataType.FLOAT)
+        output.shape = inputs[0].shape
+        return output
+
+    readers = [(use.node, use.idx) for use in value.uses()]
+    product = node("Cast", value)
+    for scale in form.scales:
+        half = Form.half(scale)
+        stored = add_initializer(graph, f"{name}_step", scale.astype(np.float16) if half else scale)
+        product = node("Mul", product, node("Cast", stored) if half else stored)
+    for reader, index in readers:
+        reader.replace_input_with(index, product)
     graph.insert_before(before, made)
-    set_initializer(value, integers)
+    set_initializer(value, form.integers)
 
 
-# ---- the form ----------------------------------------------------------------------------------------------------
+_forms: WeakKeyDictionary[ir.TensorProtocol, tuple[Form | None]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class _Form:
-    """Integers and the scales that broadcast against them; in `blocks`, rows of a fixed length cut from the array."""
-
-    integers: Integers
-    scale: Floats
-    blocks: bool = False
-
-
-_forms: WeakKeyDictionary[ir.TensorProtocol, tuple[_Form | None]] = WeakKeyDictionary()
-
-
-def _form_of(tensor: ir.TensorProtocol | None, array: Floats) -> _Form | None:
-    """The smallest form that is good enough, or None; of a tensor that many candidates share it is found once."""
+def _form_of(tensor: ir.TensorProtocol | None, array: Floats) -> Form | None:
+    """The form of a weight, or None; of a tensor that many candidates share it is found once."""
     if tensor is None:
         return None
     if tensor not in _forms:
-        _forms[tensor] = (_smallest_form(array),)
+        _forms[tensor] = (smallest_form(array),)
     return _forms[tensor][0]
-
-
-def _smallest_form(array: Floats) -> _Form | None:
-    """The cheapest scales at which int8 is good; else the best that will do; else 16 bits, if these do.
-
-    One scale for each index of an axis, or of the leading axes, or for every block of a row: which one fits differs
-    from weight to weight, for some have large inputs and some large outputs.
-    """
-    best: tuple[float, _Form] | None = None
-    for view, axes in _layouts(array):
-        quality, form = _rounded(view, axes, np.dtype(np.int8), blocks=view.shape != array.shape)
-        if quality >= GOOD_SQNR_DB:
-            return form
-        if quality >= LEAST_SQNR_DB and (best is None or quality > best[0]):
-            best = (quality, form)
-    return best[1] if best is not None else _wide_form(array)
-
-
-def _wide_form(array: Floats) -> _Form | None:
-    """16 bits, one scale."""
-    quality, form = _rounded(array, tuple(range(array.ndim)), np.dtype(np.int16), blocks=False)
-    return form if quality >= LEAST_WIDE_SQNR_DB else None
-
-
-def _layouts(array: Floats) -> list[tuple[Floats, tuple[int, ...]]]:
-    """Views of the array with the axes that share a scale, those with the fewest scales first."""
-    axes = tuple(range(array.ndim))
-    shared = {tuple(other for other in axes if other != axis) for axis in axes}
-    shared |= {axes[first:] for first in axes[1:]}
-    found = [(array, group) for group in shared if math.prod(array.shape[axis] for axis in group) >= GROUP]
-    found = found or [(array, axes[1:])]
-    found += [(array.reshape(-1, block), (1,)) for block in BLOCKS if array.size % block == 0]
-    sizes = [view.size // math.prod(view.shape[axis] for axis in group) for view, group in found]
-    order = sorted(range(len(found)), key=lambda index: (sizes[index], found[index][1]))
-    return [found[index] for index in order]
-
-
-def _rounded(
-    view: Floats, axes: tuple[int, ...], dtype: np.dtype[np.signedinteger], *, blocks: bool
-) -> tuple[float, _Form]:
-    """The signal-to-noise ratio, in decibels, and the form, with one scale for all elements along `axes`."""
-    magnitude = np.abs(view).max(axis=axes, keepdims=True)
-    levels = np.float32(np.iinfo(dtype).max)
-    scale = np.where(magnitude > 0, np.maximum(magnitude / levels, np.float32(SMALLEST_SCALE)), np.float32(1.0))
-    scale = scale.astype(np.float32)
-    steps = np.rint(view / scale)
-    np.clip(steps, -levels, levels, out=steps)
-    error = (steps * scale - view).reshape(-1)
-    signal, noise = float(np.dot(view.reshape(-1), view.reshape(-1))), float(np.dot(error, error))
-    quality = 10 * math.log10(signal / noise) if noise else math.inf
-    return quality if signal and math.isfinite(signal) else -math.inf, _Form(steps.astype(dtype), scale, blocks)

@@ -1,0 +1,144 @@
+"""In which form a float weight is stored as integers: the cheapest scales that are good enough. numpy only.
+
+Large weights of one kind want one scale for each output, others one for each input; depthwise filters and folded
+normalisations want the one, embeddings and the layers behind an activation the other. Where neither will do, every
+weight gets the product of two scales, one of its row and one of its column, that take turns until they balance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxqp.quantize.arithmetic import SMALLEST_SCALE, Floats, Integers
+
+GOOD_SQNR_DB = 42.0  # of the rounded weight, good enough to spend no more bytes on scales
+LEAST_SQNR_DB = 31.0  # a weight that lies below in every form gets 16 bits...
+LEAST_WIDE_SQNR_DB = 45.0  # ...or stays in float
+FAINT = 1e-2  # of the mean energy of a channel
+GROUP = 16  # elements at least that share a scale, but for depthwise layers
+MANY_SCALES = 64  # from so many on they are stored in half precision
+HALF_MAX = 60000.0  # beyond it half precision does not go
+TURNS = 4  # of rows and columns
+
+
+@dataclass(frozen=True)
+class Form:
+    """Integers in the shape of the weight, and float32 scales: it stands for the product of them all, broadcast.
+
+    Scales of `half` have values that half precision knows.
+    """
+
+    integers: Integers
+    scales: tuple[Floats, ...]
+
+    @property
+    def scale(self) -> Floats:
+        """The product of the scales."""
+        return math.prod(self.scales[1:], start=self.scales[0])
+
+    @staticmethod
+    def half(scale: Floats) -> bool:
+        """Whether a scale is to be stored in half precision."""
+        return scale.size >= MANY_SCALES and float(scale.max()) < HALF_MAX
+
+
+def smallest_form(array: Floats) -> Form | None:
+    """The cheapest scales at which int8 is good; else the best that will do; else 16 bits, if these do."""
+    if not np.isfinite(array).all():  # a mask, as it may be
+        return None
+    best: tuple[float, Form] | None = None
+    for scales in _scales(array):
+        quality, form = _rounded(array, scales, np.dtype(np.int8))
+        if quality >= GOOD_SQNR_DB:
+            return form
+        if quality >= LEAST_SQNR_DB and (best is None or quality > best[0]):
+            best = (quality, form)
+    return best[1] if best is not None else wide_form(array)
+
+
+def wide_form(array: Floats) -> Form | None:
+    """16 bits and one scale; None where they would spoil the array, too."""
+    if not np.isfinite(array).all():
+        return None
+    quality, form = _rounded(array, (np.abs(array).max(keepdims=True),), np.dtype(np.int16))
+    return form if quality >= LEAST_WIDE_SQNR_DB else None
+
+
+def _scales(array: Floats) -> Iterator[tuple[Floats, ...]]:
+    """Magnitudes that scales may follow, the fewest first: of every index of an axis, of two axes together."""
+    sizes = {axis: size for axis, size in enumerate(array.shape) if size > 1}
+    for axis in sorted(sizes, key=lambda axis: (sizes[axis], axis)):
+        if array.size >= GROUP * sizes[axis] or axis == 0:
+            others = tuple(other for other in range(array.ndim) if other != axis)
+            yield (np.abs(array).max(axis=others, keepdims=True),)
+    if len(sizes) > 1 and array.size >= GROUP * sum(list(sizes.values())[:2]):
+        yield _balanced(array, *list(sizes)[:2])
+
+
+def _balanced(array: Floats, row: int, column: int) -> tuple[Floats, Floats]:
+    """Magnitudes of rows and of columns whose products bound every element closely."""
+    rest = tuple(axis for axis in range(array.ndim) if axis not in (row, column))
+    bounds = np.abs(array).max(axis=rest, keepdims=True)
+    rows, columns = (
+        np.ones([size if axis == own else 1 for axis, size in enumerate(array.shape)], np.float32)
+        for own in (row, column)
+    )
+    for turn in range(TURNS):
+        last = turn == TURNS - 1
+        rows = rows * _shared((bounds / (rows * columns)).max(axis=column, keepdims=True), whole=False)
+        columns = columns * _shared((bounds / (rows * columns)).max(axis=row, keepdims=True), whole=last)
+    return rows, columns
+
+
+def _shared(magnitude: Floats, *, whole: bool) -> Floats:
+    """What a side takes of an excess: the half of it in every turn, in the last all that is left."""
+    return np.asarray(np.where(magnitude > 0, magnitude if whole else np.sqrt(magnitude), 1.0), np.float32)
+
+
+def _rounded(array: Floats, magnitudes: tuple[Floats, ...], dtype: np.dtype[np.signedinteger]) -> tuple[float, Form]:
+    """The quality, in decibels, and the form; the largest integer stands for the magnitudes' product."""
+    levels = np.float32(np.iinfo(dtype).max)
+    first, *others = magnitudes
+    scales = tuple(_storable(each) for each in (first / levels, *others))
+    form = Form(np.empty(0, dtype), scales)
+    steps = np.rint(array / form.scale)
+    np.clip(steps, -levels, levels, out=steps)
+    return _quality(steps * form.scale - array, array), Form(steps.astype(dtype), scales)
+
+
+def _storable(scale: Floats) -> Floats:
+    """The scale as the file will hold it, zero as one; in half precision it is rounded up."""
+    scale = np.where(scale > 0, np.maximum(scale, np.float32(SMALLEST_SCALE)), np.float32(1.0)).astype(np.float32)
+    if not Form.half(scale):
+        return scale
+    halves = scale.astype(np.float16)
+    return np.where(halves < scale, np.nextafter(halves, np.float16(np.inf)), halves).astype(np.float32)
+
+
+def _quality(error: Floats, array: Floats) -> float:
+    """The signal-to-noise ratio of the mean row or column, whichever is worse, in decibels.
+
+    Not that of the whole: a small channel may be drowned beside large ones, and be scaled up again in the next layer.
+    One that is `FAINT` is as good as dead.
+    """
+    sides = [size for size in array.shape if size != 1] or [1]
+    noise, signal = (_squares(each, sides[0], math.prod(sides[1:2])) for each in (error, array))
+    worst = 0.0
+    for axis in (0, 1):
+        below, above = noise.sum(axis=axis), signal.sum(axis=axis)
+        if not np.isfinite(above).all() or not above.any():
+            return -math.inf
+        worst = max(worst, float((below / (above + FAINT * above.mean())).mean()))
+    return -10 * math.log10(worst) if worst else math.inf
+
+
+def _squares(array: Floats, rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Sums of squares, [rows, columns]."""
+    parts = array.reshape(rows, columns, -1)
+    sums: npt.NDArray[np.float64] = np.einsum("ijk,ijk->ij", parts, parts, dtype=np.float64)
+    return sums
