@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 NAME_MADE_UP = "onnxqp.named"  # in the `meta` of a node whose name is ours: it had none
-_LONG_NAME = 20  # characters
 
 
 def op_name(node: ir.Node) -> str:
@@ -132,11 +131,6 @@ def _is_sorted(graph: ir.Graph) -> bool:
                 return False
         done.add(node)
     return True
-
-
-def short_name(name: str) -> str:
-    """The end of a long name, to name after it what is derived from it: exporters put whole paths into names."""
-    return name if len(name) <= _LONG_NAME else name[-_LONG_NAME:].lstrip("/._:")
 
 
 def attribute_int(node: ir.Node, name: str, default: int) -> int:

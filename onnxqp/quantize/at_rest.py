@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, set_initializer, short_name, unique_name
+from onnxqp.graph import add_initializer, constant, set_initializer, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.bias import Means, mean_shift
@@ -25,7 +25,7 @@ from onnxqp.quantize.rounding import LayerRounding, Roundings
 from onnxqp.specs import Compute
 
 SMALLEST = 512  # bytes; below, names and two nodes cost what int8 saves
-SMALLEST_VECTOR = 1024  # bytes of a bias
+SMALLEST_VECTOR = 512  # bytes of a bias
 SMALL_SHARE = 0.01  # of all weights: 8 bits for the smallest (stems, often) cost accuracy and save nothing
 
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
@@ -168,24 +168,24 @@ def _store_wide(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
 def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
     """Let what reads `value` read its product with the scales. The value itself, by its name, holds the integers.
 
-    Names are short, and the nodes have none: beside a small weight they would cost what the integers save.
+    Names of what is between are numbers, and the nodes have none: they would cost what small integers save.
     """
-    name, before = short_name(value.name or "weight"), graph[0]
-    made: list[ir.Node] = []
+    number = graph.meta["onnxqp.stored"] = graph.meta.get("onnxqp.stored", 0) + 1
+    before, made = graph[0], list[ir.Node]()
 
     def node(op_type: str, *inputs: ir.Value) -> ir.Value:
         to = [ir.AttrInt64("to", ir.DataType.FLOAT)] if op_type == "Cast" else []
         made.append(ir.Node("", op_type, inputs, to))
         output = made[-1].outputs[0]
-        output.name, output.type = unique_name(graph, f"{name}_{op_type.lower()}"), ir.TensorType(ir.DataType.FLOAT)
-        output.shape = inputs[0].shape
+        output.name = unique_name(graph, f"_{op_type[0].lower()}{number}")
+        output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), inputs[0].shape
         return output
 
     readers = [(use.node, use.idx) for use in value.uses()]
     product = node("Cast", value)
     for scale in form.scales:
         half = Form.half(scale)
-        stored = add_initializer(graph, f"{name}_step", scale.astype(np.float16) if half else scale)
+        stored = add_initializer(graph, f"_s{number}", scale.astype(np.float16) if half else scale)
         product = node("Mul", product, node("Cast", stored) if half else stored)
     for reader, index in readers:
         reader.replace_input_with(index, product)
