@@ -27,6 +27,7 @@ from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
 
+LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
 _KERNEL = "_kernel_time"  # how the profiler ends the name of an event
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DUMP = {  # whoever reads an optimised graph wants its nodes: the weights go elsewhere
@@ -54,7 +55,8 @@ class Session:
     """One model, opened. Inputs and outputs are numpy arrays by name.
 
     `optimize=False` runs the graph as written. `options` are onnxruntime session configuration entries, such as
-    {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs.
+    {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs. `brief`: for
+    a few runs that nobody times; large weights are then not rewritten into the layouts that make many runs fast.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Session:
         taps: Sequence[str] = (),
         dump: Path | None = None,
         profile: Path | None = None,
+        brief: bool = False,
     ) -> None:
         self._how = (source, threads, optimize, dict(options or {}), tuple(taps), dump, profile)
+        self._brief = brief
         self._session: ort.InferenceSession | None = None
         session = self._open()
         self.inputs = _without_false_scalars(tuple(_spec(i) for i in session.get_inputs()), source)
@@ -94,6 +98,8 @@ class Session:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
         payload, self._weights = _payload(source, taps, settings)
+        if self._brief and optimize and sum(array.nbytes for array in self._weights) > LARGE_WEIGHTS:
+            settings.graph_optimization_level = level.ORT_ENABLE_EXTENDED
         try:
             self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's exception types differ between versions

@@ -77,7 +77,7 @@ def _observe(
     report: Progress | None,
 ) -> int | None:
     """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
-    session = Session(model, taps=taps, threads=threads) if taps else None
+    session = Session(model, taps=taps, threads=threads, brief=True) if taps else None
     count = 0
     for feed in feeds:
         _check(feed, count)

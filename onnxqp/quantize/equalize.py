@@ -173,10 +173,11 @@ def _choose(pairs: Sequence[Pair], sizes: Mapping[str, ChannelSizes]) -> dict[st
         matrices = [contraction.matrix(_weight(node, contraction)) for node, contraction in pair.readers]
         if any(matrix.shape[0] * matrix.shape[1] % channels for matrix in matrices):
             continue
-        tried = [_powers(seen.magnitude, _columns(matrices, channels), share) for share in SHARES]
-        errors = [_error(seen, matrices, np.exp2(powers)) for powers in tried]
+        columns, readers = _columns(matrices, channels), [_Reader.of(matrix) for matrix in matrices]
+        tried = [_powers(seen.magnitude, columns, share) for share in SHARES]
+        errors = [_error(seen, readers, np.exp2(powers)) for powers in tried]
         best = int(np.argmin(errors))
-        if errors[best] < WORTH * _error(seen, matrices, np.ones(channels)):
+        if errors[best] < WORTH * _error(seen, readers, np.ones(channels)):
             chosen[pair.first.name or ""] = tuple(int(power) for power in tried[best])
     return chosen
 
@@ -197,17 +198,29 @@ def _powers(magnitude: Doubles, columns: Doubles, share: float) -> Doubles:
     return np.where(live, np.clip(shifted, 0, MOST), 0)
 
 
-def _error(seen: ChannelSizes, matrices: Sequence[Doubles], factors: Doubles) -> float:
+@dataclass(frozen=True)
+class _Reader:
+    """Of a weight [groups, inputs, outputs] the magnitudes, and the sums of squares of each input."""
+
+    magnitudes: npt.NDArray[np.float32]
+    squares: Doubles
+
+    @classmethod
+    def of(cls, matrix: Doubles) -> _Reader:
+        return cls(np.abs(matrix).astype(np.float32), np.einsum("gio,gio->gi", matrix, matrix))
+
+
+def _error(seen: ChannelSizes, readers: Sequence[_Reader], factors: Doubles) -> float:
     """Estimated squared error at the readers' outputs: of rounding the value to 8 bits, and their weights."""
     step = float((seen.magnitude * factors).max()) / 255
     power = seen.squares / max(seen.count, 1) * factors**2
     total = 0.0
-    for matrix in matrices:
-        groups, inputs, _ = matrix.shape
+    for reader in readers:
+        groups, inputs, _ = reader.magnitudes.shape
         taps = groups * inputs // factors.size
-        scaled = matrix / np.repeat(factors, taps).reshape(groups, inputs, 1)
-        steps = np.abs(scaled).max(axis=1) / 127
-        total += step**2 * float(np.square(scaled).sum())
+        each = np.repeat(factors, taps).reshape(groups, inputs)
+        steps = (reader.magnitudes / each[:, :, None].astype(np.float32)).max(axis=1).astype(np.float64) / 127
+        total += step**2 * float((reader.squares / each**2).sum())
         total += float((np.square(steps) * np.repeat(power, taps).reshape(groups, inputs).sum(axis=1)[:, None]).sum())
     return total
 

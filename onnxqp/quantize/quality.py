@@ -32,7 +32,7 @@ class Probe:
 
     def noise_of(self, model: ir.Model) -> float:
         """Of a candidate for the model."""
-        return self.noise(Session(model))
+        return self.noise(Session(model, brief=True))
 
     def noise(self, session: Session) -> float:
         """Of a candidate that is open."""
@@ -50,7 +50,7 @@ class Probe:
     def references(self) -> list[dict[str, Array]]:
         """The outputs of the float model, feed by feed."""
         if not self._references:
-            session = Session(self.model)
+            session = Session(self.model, brief=True)
             self._references = [{**session.run(feed)} for feed in self.feeds]
         return self._references
 
