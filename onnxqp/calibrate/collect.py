@@ -101,12 +101,13 @@ def samples_in(feed: Feed) -> int:
     return max(lengths.pop(), 1) if len(lengths) == 1 else 1
 
 
-def first_samples(feeds: Iterable[Feed], count: int) -> Iterator[Feed]:
-    """The feeds of the first `count` samples; a batch that holds more is cut."""
+def first_samples(model: ir.Model, feeds: Iterable[Feed], count: int) -> Iterator[Feed]:
+    """The feeds of the first `count` samples; a batch that holds more is cut where the model takes any batch."""
     left = count
+    open_ = not any(value.shape and isinstance(value.shape[0], int) for value in model.graph.inputs)
     for feed in feeds:
         samples = samples_in(feed)
-        if samples > left:
+        if open_ and samples > left:
             feed, samples = {name: array[:left] for name, array in feed.items()}, left
         yield feed
         left -= samples

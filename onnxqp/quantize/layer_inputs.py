@@ -94,7 +94,7 @@ def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRo
         open_ = [str(layer.node.outputs[0].name) for layer in found if _output_shape(layer.node, 1) is None]
         taps = [name for name in dict.fromkeys([*names, *open_]) if name not in inputs]
         session = Session(model, taps=taps) if taps else None
-        for feed in first_samples(feeds, SAMPLES):
+        for feed in first_samples(model, feeds, SAMPLES):
             results = feed | (session.run(feed, taps) if session is not None else {})
             for layer in found:
                 _observe(layer, results, samples_in(feed))
@@ -124,7 +124,9 @@ def _affordable(layers: Iterable[_Layer]) -> list[_Layer]:
     chosen = []
     left = MODEL_WORK
     for layer in sorted(layers, key=lambda layer: layer.work):
-        if layer.wanted < FEWEST_PER_INPUT * layer.inputs or layer.work > left:
+        if layer.wanted < FEWEST_PER_INPUT * layer.inputs:
+            continue
+        if layer.work > left:
             break
         left -= layer.work
         chosen.append(layer)

@@ -45,12 +45,12 @@ FUNCTIONS = [
 @pytest.mark.parametrize("attributes", FUNCTIONS, ids=str)
 def test_the_float_model_computes_the_same_bits(attributes):
     graph, model = network(**attributes)
-    scaled, exponents = equalized(model, graph.samples(), EVERYTHING)
+    scaled, exponents = equalized(model, graph.samples(16), EVERYTHING)
     assert "Conv0" in exponents
     assert len(set(exponents["Conv0"])) > 3
     assert scaled is not model
     ours, theirs = Session(model), Session(scaled)
-    for feed in graph.samples(12):
+    for feed in graph.samples(20):
         for name, array in ours.run(feed).items():
             assert np.array_equal(array, theirs.run(feed)[name])
 
@@ -59,7 +59,7 @@ def test_the_float_model_computes_the_same_bits(attributes):
 def test_other_functions_are_not_passed(function):
     graph, model = network(function=function)
     assert "Conv0" not in {pair.first.name for pair in find_pairs(model, EVERYTHING)}
-    assert "Conv0" not in equalized(model, graph.samples(), EVERYTHING)[1]
+    assert "Conv0" not in equalized(model, graph.samples(16), EVERYTHING)[1]
 
 
 def test_an_upper_bound_is_not_passed_and_a_second_reader_counts():
@@ -81,7 +81,7 @@ def test_products_are_scaled_by_column_and_row():
     w = graph.rng.normal(0, 1, (8, 32)) / UNEVEN
     y = graph.op("Gemm", graph.op("Relu", x), graph.constant(w.astype(np.float32), "w"), transB=1, alpha=0.3)
     model = graph.model(y)
-    scaled, exponents = equalized(model, graph.samples(), EVERYTHING)
+    scaled, exponents = equalized(model, graph.samples(16), EVERYTHING)
     assert list(exponents) == ["Gemm0"]
     feed = graph.samples(1)[0]
     assert np.array_equal(*(next(iter(Session(each).run(feed).values())) for each in (model, scaled)))
@@ -90,7 +90,7 @@ def test_products_are_scaled_by_column_and_row():
 def test_what_is_excluded_is_left_alone():
     graph, model = network()
     for name in ("Conv0", "Conv2"):
-        exponents = equalized(model, graph.samples(), Selection(exclude=(name,)))[1]
+        exponents = equalized(model, graph.samples(16), Selection(exclude=(name,)))[1]
         assert "Conv0" not in exponents
 
 
@@ -100,9 +100,9 @@ def test_uneven_channels_gain_and_the_option_turns_it_off():
         sqnr_db(
             model,
             quantize_model(
-                model, graph.samples(), QuantizeOptions(target="x64-vnni", selection=EVERY, equalize=on)
+                model, graph.samples(16), QuantizeOptions(target="x64-vnni", selection=EVERY, equalize=on)
             ).model,
-            graph.samples(12),
+            graph.samples(20),
         )
         for on in (True, False)
     ]
@@ -126,7 +126,7 @@ def test_channel_sizes_merge():
 
 def test_statistics_know_their_scales(tmp_path):
     graph, model = network()
-    feeds, options = graph.samples(12), QuantizeOptions(target="x64-avx2")
+    feeds, options = graph.samples(20), QuantizeOptions(target="x64-avx2")
     whole = observe_model(model, feeds, options)
     assert whole.scales
     store.save(whole, tmp_path / "a.npz")
@@ -160,3 +160,13 @@ def test_scales_of_a_file_that_fit_nothing_change_nothing():
     pairs = itertools.zip_longest(model.graph.initializers.values(), scaled.graph.initializers.values())
     assert all(np.array_equal(a.const_value.numpy(), b.const_value.numpy()) for a, b in pairs)
     assert isinstance(scaled, ir.Model)
+
+
+def test_a_fixed_batch_is_not_cut_and_few_samples_are_not_enough():
+    graph = Graph((20, 32, 8, 8))
+    x = graph.conv(uneven(graph, graph.name), 32, 32)
+    model = graph.model(graph.op("Tanh", x))
+    assert equalized(model, graph.samples(1), EVERYTHING)[1]
+    assert quantize_model(model, graph.samples(3), QuantizeOptions(target="x64-vnni")).quantization.nodes_quantized
+    few, one = network()
+    assert not equalized(one, few.samples(15), EVERYTHING)[1]
