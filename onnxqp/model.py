@@ -255,10 +255,33 @@ def proto_and_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, npt.N
             value.const_value = ir.ExternalTensor(
                 "elsewhere", 0, tensor.nbytes, tensor.dtype, shape=shape, name=value.name or ""
             )
-        return ir.to_proto(model), large
+        return ir.to_proto(model) if model.functions else _bare(model), large
     finally:
         for value, tensor in kept:
             value.const_value = tensor
+
+
+def _bare(model: ir.Model) -> onnx.ModelProto:
+    """What runs of a model without functions: no shapes of inner values but those that only their maker knows."""
+    proto = onnx.ModelProto(ir_version=model.ir_version)
+    for domain, version in model.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    graph = proto.graph
+    graph.name = model.graph.name or "graph"
+    for value in model.graph.inputs:
+        ir.serde.serialize_value_into(graph.input.add(), value)
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            value.const_value.name = value.name
+            ir.serde.serialize_tensor_into(graph.initializer.add(), value.const_value)
+    for node in model.graph:
+        ir.serde.serialize_node_into(graph.node.add(), node)
+        for output in node.outputs if node.domain not in DEFAULT_DOMAINS else ():
+            if output.name and output.type is not None and not output.is_graph_output():
+                ir.serde.serialize_value_into(graph.value_info.add(), output)
+    for value in model.graph.outputs:
+        ir.serde.serialize_value_into(graph.output.add(), value)
+    return proto
 
 
 def lean(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
