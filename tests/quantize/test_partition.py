@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from onnxqp.quantize.partition import FORBIDDEN, Partition
+from onnxqp.quantize.partition import FORBIDDEN, Partition, _Network
 
 
 def brute(nodes, borders):
@@ -62,3 +62,37 @@ def test_a_long_chain_is_quick():
     begun = time.perf_counter()
     assert len(partition.solve()) == 20_000
     assert time.perf_counter() - begun < 5
+
+
+def test_residual_blocks_vanish_without_a_cut(monkeypatch):
+    """Chains with bypasses have a treewidth of 2: elimination alone solves them, however deep they are."""
+    left = []
+    monkeypatch.setattr(_Network, "cut", lambda self, source, sink: left.append(source) or [])
+    rng = random.Random(1)
+    partition = Partition()
+    last = partition.node(1.0, 2.0)
+    for _ in range(3000):
+        inner = partition.node(rng.uniform(0, 10), rng.uniform(0, 10))
+        join = partition.node(rng.uniform(0, 10), rng.uniform(0, 10))
+        for a, b in ((last, inner), (inner, join), (last, join)):
+            partition.border(a, b, rng.uniform(0, 5))
+            partition.border(b, a, rng.uniform(0, 5))
+        last = join
+    assert len(partition.solve()) == 6001
+    assert left == [0]  # nothing
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_among_equal_choices_the_fewest_integers(seed):
+    rng = random.Random(seed)
+    size = rng.randint(2, 8)
+    nodes = [(rng.randint(0, 2), rng.randint(0, 2)) for _ in range(size)]
+    borders = [(rng.randrange(size), rng.randrange(size), rng.randint(0, 2)) for _ in range(2 * size)]
+    partition = Partition()
+    for node in nodes:
+        partition.node(*node)
+    for border in borders:
+        partition.border(*border)
+    best, cost = brute(nodes, borders)
+    choices = [c for c in itertools.product([False, True], repeat=size) if cost(c) == best]
+    assert partition.solve() == list(min(choices, key=sum))
