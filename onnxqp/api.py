@@ -187,12 +187,12 @@ def prune(
     progress: Progress | None = None,
 ) -> Result:
     """Structured pruning: normalise, group coupled channels, choose, cut, prove, recover, measure, write."""
-    one_of(ratio=options.ratio, threshold=options.threshold, macs_ratio=options.macs_ratio)
+    one_of(**{name.replace("-", "_"): value for name, value in options.amounts.items()})
     job = _Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
     run, seed = job.run, job.data_options.seed
     step = resolve(options.target).channel_step
     with run.memory:
-        if job.write.dry_run and not job.has_data:
+        if job.write.dry_run and not job.has_data and options.latency_ratio is None:
             with job.subject.blamed():
                 record = plan_pruning(job.normal, options, step=step).record
                 return Result(None, run.report(input=job.summary(), pruning=record))
@@ -201,12 +201,20 @@ def prune(
         options, kind = settled(options, source), recovery_kind(options.recover, source)
         feeds = Feeds(inputs.calibration, job.data_options.batch_size)
         if job.write.dry_run:
-            record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed)
+            record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed, threads=job.measure.threads)
             return Result(None, run.report(input=job.summary(), pruning=record))
         with run.stage("prune"):
             trial, advance = inputs.some(_TRIAL_FEEDS), run.advance("prune")
             done = prune_and_recover(
-                job.normal, trial, feeds, options, kind=kind, step=step, seed=seed, progress=advance
+                job.normal,
+                trial,
+                feeds,
+                options,
+                kind=kind,
+                step=step,
+                seed=seed,
+                threads=job.measure.threads,
+                progress=advance,
             )
         for warning in done.warnings:
             run.warn(warning)

@@ -108,12 +108,13 @@ class CalibrateOptions:
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How a model is pruned: exactly one of `ratio`, `threshold` and `macs_ratio`.
+    """How a model is pruned: exactly one of `amounts`.
 
     `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
-    by their group's mean score is below it. `round_to` None: the target's step (`auto`). `recover` auto: least squares
-    with data of the user's, else the biases alone. `criterion` auto: activation with such data, else l1. `macs_ratio`:
-    share of the multiply-accumulates to keep. `steps`: cut and recover so many times on the way.
+    by their group's mean score is below it. `macs_ratio`, `params_ratio` and `latency_ratio`: share of the
+    multiply-accumulates, parameters or measured time to keep. `round_to` None: the target's step (`auto`). `recover`
+    auto: least squares with data of the user's, else the biases alone. `criterion` auto: activation with such data, else
+    l1. `steps`: cut and recover so many times on the way.
     """
 
     ratio: float | None = None
@@ -126,4 +127,17 @@ class PruneOptions:
     selection: Selection = field(default_factory=Selection)
     recover: Recover = "auto"
     macs_ratio: float | None = None
+    params_ratio: float | None = None
+    latency_ratio: float | None = None
     steps: int = 1
+
+    @property
+    def amounts(self) -> dict[str, float | None]:
+        """The ways to say how much goes, by the names of their options."""
+        return {
+            "ratio": self.ratio,
+            "threshold": self.threshold,
+            "macs-ratio": self.macs_ratio,
+            "params-ratio": self.params_ratio,
+            "latency-ratio": self.latency_ratio,
+        }

@@ -32,7 +32,8 @@ OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
     "quantize": "--method --per-tensor --calibration --save-calibration --no-bias-correction --no-equalize "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
-    "prune": "--ratio --threshold --macs-ratio --allocation --criterion --round-to --min-channels --recover --steps "
+    "prune": "--ratio --threshold --macs-ratio --params-ratio --latency-ratio --allocation --criterion --round-to "
+    "--min-channels --recover --steps "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",

@@ -175,6 +175,8 @@ def _prune_options(
     ratio: float | None,
     threshold: float | None,
     macs_ratio: float | None,
+    params_ratio: float | None,
+    latency_ratio: float | None,
     allocation: Allocation,
     criterion: Criterion,
     round_to: int | None,
@@ -186,13 +188,7 @@ def _prune_options(
     op_type: tuple[str, ...],
     target: TargetName,
 ) -> PruneOptions:
-    asked = {"--ratio": ratio, "--threshold": threshold, "--macs-ratio": macs_ratio}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) != 1:
-        problem = f"{' and '.join(given)} were given" if given else f"none of {', '.join(asked)} was given"
-        raise UsageError(problem, hint="give exactly one, for example --ratio 0.5 to remove half the channels")
-    selection = Selection(include, exclude, op_type)
-    return PruneOptions(
+    how = PruneOptions(
         ratio,
         threshold,
         allocation,
@@ -200,11 +196,19 @@ def _prune_options(
         round_to,
         min_channels,
         target,
-        selection,
+        Selection(include, exclude, op_type),
         recover,
         macs_ratio,
+        params_ratio,
+        latency_ratio,
         steps,
     )
+    given = [f"--{name}" for name, value in how.amounts.items() if value is not None]
+    if len(given) != 1:
+        every = ", ".join(f"--{name}" for name in how.amounts)
+        problem = f"{' and '.join(given)} were given" if given else f"none of {every} was given"
+        raise UsageError(problem, hint="give exactly one, for example --ratio 0.5 to remove half the channels")
+    return how
 
 
 pruning = gathered(
@@ -230,6 +234,20 @@ pruning = gathered(
         type=Number(above=0, at_most=1),
         metavar="R",
         help="Share of the multiply-accumulates to keep.",
+    ),
+    option(
+        WHAT,
+        "--params-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the parameters to keep.",
+    ),
+    option(
+        WHAT,
+        "--latency-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the time of one inference to keep, measured on this machine.",
     ),
     option(
         WHAT,

@@ -12,11 +12,10 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
 from onnxqp.errors import DataError, OnnxqpError, UnsupportedError, UsageError, VerificationError
-from onnxqp.graph import iterate
 from onnxqp.model import parameters
-from onnxqp.ops import rule_for
 from onnxqp.options import PruneOptions
 from onnxqp.prune.apply import cut_model, never_empty
+from onnxqp.prune.budgets import Budget, Clock, budget_of, count_macs
 from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
 from onnxqp.prune.masked import mask_model
@@ -29,7 +28,6 @@ from onnxqp.specs import Feed
 DISAGREE = "pruned and masked disagree"
 # What each channel of a labelled model is worth, by class, measured on samples; NaN where that is not known.
 Scorer: TypeAlias = Callable[[ir.Model, AxisLabels, Grouping], npt.NDArray[np.float64]]
-_TRIALS = 10  # of a ratio, until the multiply-accumulates are as asked
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,18 @@ class Plan:
         )
 
 
-def plan(model: ir.Model, options: PruneOptions, *, step: int = 16, scorer: Scorer | None = None) -> Plan:
+def plan(
+    model: ir.Model,
+    options: PruneOptions,
+    *,
+    step: int = 16,
+    scorer: Scorer | None = None,
+    clock: Clock | None = None,
+) -> Plan:
     """Decide which channels of a normalised model go. `step`: the channel multiple that is fast on the target.
 
     `scorer` measures what channels are worth; without it, and for channels that it does not know, norms decide.
+    `clock` times a pruned model, as a share of the original's time, for `latency_ratio`.
     """
     check(options)
     labels = label_axes(model.graph)
@@ -102,9 +108,8 @@ def plan(model: ir.Model, options: PruneOptions, *, step: int = 16, scorer: Scor
         grouping = find_groups(model.graph, labels, options.selection, order, measured)
     kind = "l1" if options.criterion == "auto" else options.criterion
     made = Plan(model, labels, grouping, (), kind)
-    if options.macs_ratio is None:
-        return _choose(made, options, step)
-    return _with_macs(made, options, options.macs_ratio, step)
+    budget = budget_of(options, model, clock)
+    return _choose(made, options, step) if budget is None else _within(made, options, budget, step)
 
 
 def _choose(made: Plan, options: PruneOptions, step: int) -> Plan:
@@ -112,27 +117,33 @@ def _choose(made: Plan, options: PruneOptions, step: int) -> Plan:
     return _spare_last(replace(made, chosen=chosen))
 
 
-def _with_macs(made: Plan, options: PruneOptions, wanted: float, step: int) -> Plan:
-    """The plan that leaves the share `wanted` of the multiply-accumulates, as nearly as channels allow."""
-    before = count_macs(made.model) or 1
-    low, high, found = 0.0, 1.0, []
-    for _ in range(_TRIALS):
+def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Plan:
+    """The plan that leaves the share that the budget wants, as nearly as channels allow."""
+    low, high, found = 0.0, 1.0, list[tuple[float, Plan]]()
+    plain = replace(options, macs_ratio=None, params_ratio=None, latency_ratio=None)
+    for _ in range(budget.trials):
         ratio = (low + high) / 2
-        tried = _choose(made, replace(options, ratio=ratio, macs_ratio=None), step)
-        left = count_macs(cut_model(made.model, made.labels, tried.cut)) / before
-        found.append((abs(left - wanted), tried))
-        low, high = (ratio, high) if left > wanted else (low, ratio)
+        tried = _choose(made, replace(plain, ratio=ratio), step)
+        left = budget.share(cut_model(made.model, made.labels, tried.cut)) if tried.removes else 1.0
+        found.append((abs(left - budget.wanted), tried))
+        if abs(left - budget.wanted) < budget.close * budget.wanted:
+            break
+        low, high = (ratio, high) if left > budget.wanted else (low, ratio)
     return min(found, key=lambda entry: entry[0])[1]
 
 
 def check(options: PruneOptions) -> None:
-    """UsageError unless exactly one of ratio, threshold and macs_ratio is given, in range."""
-    if sum(asked is not None for asked in (options.ratio, options.threshold, options.macs_ratio)) != 1:
+    """UsageError unless exactly one of the ways to say how much is given, in range."""
+    given = [name for name, value in options.amounts.items() if value is not None]
+    if len(given) != 1:
         raise UsageError(
-            "pass exactly one of --ratio, --threshold and --macs-ratio", hint="--ratio 0.5 removes half of the channels"
+            f"pass exactly one of {', '.join(f'--{name}' for name in options.amounts)}",
+            hint="--ratio 0.5 removes half of the channels",
         )
-    if options.macs_ratio is not None and not 0.0 < options.macs_ratio <= 1.0:
-        raise UsageError(f"--macs-ratio must lie above 0 and not above 1, not {options.macs_ratio}", hint="0.5 halves")
+    for name in ("macs-ratio", "params-ratio", "latency-ratio"):
+        share = options.amounts[name]
+        if share is not None and not 0.0 < share <= 1.0:
+            raise UsageError(f"--{name} must lie above 0 and not above 1, not {share}", hint="0.5 halves")
     if options.ratio is not None and not 0.0 <= options.ratio < 1.0:
         raise UsageError(f"--ratio must be at least 0 and below 1, not {options.ratio}", hint="0.5 removes half")
     if options.threshold is not None and not options.threshold >= 0.0:
@@ -169,13 +180,14 @@ def prune_model(
     step: int = 16,
     seed: int = 0,
     scorer: Scorer | None = None,
+    clock: Clock | None = None,
 ) -> PruneResult:
     """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
 
     Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing
     to cut (with the reasons), VerificationError when the result cannot be proven.
     """
-    made = plan(model, options, step=step, scorer=scorer)
+    made = plan(model, options, step=step, scorer=scorer, clock=clock)
     if not feeds:
         raise DataError("there are no inputs to prove the pruned model on", hint="pass at least one sample")
     warnings: list[str] = []
@@ -246,8 +258,7 @@ def _without(made: Plan, group: ChannelGroup) -> Plan:
 def _nothing(made: Plan, options: PruneOptions) -> UnsupportedError:
     groups, pinned = made.grouping.groups, made.grouping.pinned
     if groups:
-        choices = {"ratio": options.ratio, "threshold": options.threshold, "macs-ratio": options.macs_ratio}
-        asked = next(f"--{name} {value}" for name, value in choices.items() if value is not None)
+        asked = next(f"--{name} {value}" for name, value in options.amounts.items() if value is not None)
         return UnsupportedError(
             f"{asked} removes nothing: {len(groups)} groups could be cut",
             hint="raise it, or lower --round-to and --min-channels",
@@ -258,8 +269,3 @@ def _nothing(made: Plan, options: PruneOptions) -> UnsupportedError:
         f"no channel can be cut: {shown}" if reasons else "no channel can be cut: the model has no weights to prune",
         hint="`onnxqp inspect --groups` lists every group and its reason",
     )
-
-
-def count_macs(model: ir.Model) -> int:
-    """Multiply-accumulates of one inference; symbolic dimensions count once."""
-    return sum(rule_for(node).macs(node) for node in iterate(model))

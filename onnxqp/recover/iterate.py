@@ -13,6 +13,7 @@ from onnxqp.axes import AxisLabels, Cut
 from onnxqp.errors import UsageError
 from onnxqp.options import Criterion, PruneOptions, Recover
 from onnxqp.prune import plan, prune_model
+from onnxqp.prune.budgets import Clock, wall_clock
 from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.groups import Grouping
 from onnxqp.prune.pruning import Scorer
@@ -58,22 +59,23 @@ def prune_and_recover(
     kind: Kind | None,
     step: int = 16,
     seed: int = 0,
+    threads: int = 1,
     progress: Progress | None = None,
 ) -> Recovered:
     """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times.
 
     Every cut is proven on `trial` before it is recovered, and recovered towards the first model. Errors are those of
-    `prune_model`.
+    `prune_model`. `threads`: of what measures time, for `latency_ratio`.
     """
     if options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
     feeds = list(samples)
-    scorer = _scorer(options, feeds, seed)
+    scorer, clock = _scorer(options, feeds, seed), _clock(model, options, trial, threads)
     before, cuts, warnings, records = model, list[Cut](), list[str](), list[Pruning]()
     current = model
     for number in range(1, options.steps + 1):
         share = _step_options(options, number)
-        done = prune_model(current, trial, share, step=step, seed=seed, scorer=scorer)
+        done = prune_model(current, trial, share, step=step, seed=seed, scorer=scorer, clock=clock)
         cuts.append(done.cut)
         warnings += [warning for warning in done.warnings if warning not in warnings]
         record, current = done.pruning, done.model
@@ -88,10 +90,16 @@ def prune_and_recover(
 
 
 def plan_with_samples(
-    model: ir.Model, samples: Iterable[Feed], options: PruneOptions, *, step: int, seed: int
+    model: ir.Model, samples: Iterable[Feed], options: PruneOptions, *, step: int, seed: int, threads: int = 1
 ) -> Pruning:
     """What would be cut, with the scores that samples give; nothing is changed."""
-    return plan(model, options, step=step, scorer=_scorer(options, list(samples), seed)).record
+    feeds = list(samples)
+    clock = _clock(model, options, feeds[:2], threads)
+    return plan(model, options, step=step, scorer=_scorer(options, feeds, seed), clock=clock).record
+
+
+def _clock(model: ir.Model, options: PruneOptions, feeds: Sequence[Feed], threads: int) -> Clock | None:
+    return wall_clock(model, feeds, threads=threads) if options.latency_ratio is not None and feeds else None
 
 
 def _scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:

@@ -89,7 +89,11 @@ def test_sizes(run: Run, api: FakeApi, text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("command", "message", "hint"),
     [
-        ("prune m.onnx", "none of --ratio, --threshold, --macs-ratio was given", "exactly one"),
+        (
+            "prune m.onnx",
+            "none of --ratio, --threshold, --macs-ratio, --params-ratio, --latency-ratio was given",
+            "exactly one",
+        ),
         ("prune m.onnx --ratio 0.1 --threshold 1", "--ratio and --threshold were given", "exactly one"),
         ("prune m.onnx --ratio 1", "--ratio: 1 is out of range, it must be at least 0 and less than 1", "prune --help"),
         ("prune m.onnx --ratio nan", "--ratio: nan is not a finite number", "prune --help"),
