@@ -12,7 +12,6 @@ from onnxqp.model import clone, to_bytes
 from onnxqp.options import QuantizeOptions, Selection
 from onnxqp.quantize import plan_quantization, quantize_model
 from onnxqp.quantize.verify import unfused_nodes
-from onnxqp.runtime import Session
 
 VNNI = QuantizeOptions(target="x64-vnni")
 
