@@ -36,8 +36,7 @@ from onnxqp.specs import Activation, Array, Feed
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Exponents: TypeAlias = Mapping[str, tuple[int, ...]]  # by the name of the first layer: log2 of every channel's factor
 
-SAMPLES = 32
-FEWEST = 16  # fewer say too little of rare channels, which then are clipped: st_yamnet, of 12, lost 4 dB
+SAMPLES = 16  # fewer say too little of rare channels, which then are clipped: st_yamnet, of 12, lost 4 dB
 LARGEST = 1 << 20  # elements of the weights that read a value: larger ones average errors, and cost time to judge...
 MOST_ELEMENTS = 1 << 23  # ...as do those of all pairs together
 SHARES = (0.25, 0.5, 0.75)  # tried for a; 1 scattered most
@@ -83,7 +82,7 @@ def equalized(model: ir.Model, samples: Iterable[Feed], selection: Selection) ->
     """A copy with its channels scaled, and how; the model itself and nothing where nothing gains."""
     pairs = _affordable(find_pairs(model, selection))
     feeds = list(first_samples(model, samples, SAMPLES)) if pairs else []
-    if sum(map(samples_in, feeds)) < FEWEST:
+    if sum(map(samples_in, feeds)) < SAMPLES:
         return model, {}
     exponents = _choose(pairs, _observed(model, pairs, feeds))
     if exponents:
