@@ -97,7 +97,8 @@ def observe_model(
 ) -> Statistics:
     """Statistics of every value that quantizing this normalised model may want, whatever the target.
 
-    `drawn`: where `samples` are one shard, those of all shards: by their first ones channels are equalised.
+    `samples` may be iterated several times. `drawn`: where they are one shard, those of all shards: by their first ones
+    channels are equalised.
     """
     _refuse_quantized(model)
     _refuse_not_finite(model)

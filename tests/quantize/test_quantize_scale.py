@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -14,6 +15,7 @@ from onnxqp.options import QuantizeOptions, Selection
 from onnxqp.quantize import observe_model, plan_quantization
 from onnxqp.quantize.insert import insert
 from onnxqp.quantize.parameters import Parameters
+from onnxqp.specs import Feed
 
 pytestmark = pytest.mark.slow
 
@@ -56,16 +58,15 @@ def test_four_times_the_nodes_take_little_more_than_four_times_as_long() -> None
 def peak(samples: int) -> int:
     """Bytes of Python and numpy that calibrating takes at most."""
     model = chain(20, width=256)
-    rng = np.random.default_rng(1)
-    feeds = ({"x": rng.normal(0, 1, (1, 256)).astype(np.float32)} for _ in range(samples))
 
     class Feeds:
-        def __iter__(self) -> object:
-            return feeds
+        def __iter__(self) -> Iterator[Feed]:
+            rng = np.random.default_rng(1)
+            return ({"x": rng.normal(0, 1, (1, 256)).astype(np.float32)} for _ in range(samples))
 
     tracemalloc.start()
     try:
-        observe_model(model, Feeds(), QuantizeOptions())  # type: ignore[arg-type]
+        observe_model(model, Feeds(), QuantizeOptions())
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
