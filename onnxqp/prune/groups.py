@@ -94,12 +94,18 @@ def find_groups(
         built = bundles(component, score)
         if built:
             bound.append((component, built))
-        else:
-            pin_of[component.classes[free[component.classes]]] = len(pins)
+        stuck = _stuck(component, built, signature)
+        pin_of[stuck[free[stuck]]] = len(pins)
     held = [pin for _, pin in pins] + [Pin("", "", "every block must lose as many, and one cannot")]
     group_of = _number_groups(np.flatnonzero(free & (pin_of < 0)), signature, [built for _, built in bound])
     groups = _make_groups(slots, group_of, bound, score)
     return Grouping(roots, groups, _make_pinned(slots, pin_of, signature, held))
+
+
+def _stuck(component: Component, built: Sequence[Labels], signature: npt.NDArray[np.uint64]) -> Labels:
+    """Classes that no bundle holds, nor any that runs through the same weights: alone they would unbalance blocks."""
+    moving = np.unique(signature[np.concatenate(built)]) if built else np.zeros(0, np.uint64)
+    return component.classes[~np.isin(signature[component.classes], moving)]
 
 
 def _left_out(slots: Slots, selection: Selection) -> list[tuple[Labels, Pin]]:

@@ -235,3 +235,18 @@ def agrees(b: Build, outputs: list[str], data: st.DataObject) -> None:
         except UnsupportedError:
             return
         raise AssertionError("a plan that removes nothing was carried out")
+
+
+def test_what_fits_no_bundle_stays_though_other_layers_read_it() -> None:
+    """Two grouped layers read overlapping channels, one of them twice: some can go with no others alike."""
+    b = Build()
+    x = b.conv(b.input(2, 3, 4, 4), 3, 12)
+    some = b.op("Gather", x, b.const([1, 1, 0, 2]), axis=1)
+    left = b.conv(b.conv(some, 4, 12, group=2), 12, 3)
+    right = b.conv(b.conv(x, 12, 12, group=2), 12, 3)
+    model = b.model(left, right)
+    for ratio in (0.25, 0.5, 0.75):
+        result = prune_model(model, [b.feed], PruneOptions(ratio=ratio, round_to=1), step=1)
+        assert not result.warnings
+        assert result.pruning.proof is not None
+        assert result.pruning.proof.checked
