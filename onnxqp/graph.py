@@ -75,10 +75,10 @@ def own_initializer(node: ir.Node, index: int) -> ir.Value:
 
 
 def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """Static dimensions, None where symbolic; None when not even the rank is known."""
+    """Static dimensions, None where symbolic or negative, as some write it; None when not even the rank is known."""
     if value is None or value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else None for d in value.shape)
+    return tuple(d if isinstance(d, int) and d >= 0 else None for d in value.shape)
 
 
 def rank(value: ir.Value | None) -> int | None:
