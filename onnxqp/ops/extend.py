@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family
-from onnxqp.graph import attribute_string, constant, dims
+from onnxqp.graph import attribute_string, constant, dims, is_constant
 from onnxqp.ops import quantizing
 from onnxqp.ops.join import dims_of, movable, without
 from onnxqp.ops.operator import Operator
@@ -57,7 +57,7 @@ class Pad(Operator):
 
 
 class Expand(Operator):
-    """Labels pass where the axis is not repeated; the shape is rewritten."""
+    """Labels pass where the axis is not repeated, and start where one number fills all; the shape is rewritten."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Expand",)
 
@@ -65,6 +65,10 @@ class Expand(Operator):
         before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
         shift = len(after) - len(before)
         new = {axis: axis + shift for axis in range(len(before))}
+        if is_constant(node.inputs[0]) and all(size == 1 for size in before):  # one number everywhere: any may go
+            wide = [axis for axis, size in enumerate(after) if size is not None and size > 1]
+            labels.give(node.outputs[0], [Family((axis,), labels.fresh(after[axis] or 0)) for axis in wide])
+            return
         labels.give(node.outputs[0], [family.renamed(new) for family in movable(labels, node.inputs[0])])
 
     def resize(self, node: ir.Node, cut: Cut) -> None:

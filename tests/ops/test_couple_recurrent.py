@@ -136,3 +136,13 @@ def test_macs_fall_with_both_the_rows_and_the_columns() -> None:
     after = 4 * 8 * (INPUT + 8) + 8 * 4
     assert result.pruning.macs_ratio is not None
     np.testing.assert_allclose(result.pruning.macs_ratio, after / before, rtol=0.05)
+
+
+def test_a_state_that_one_number_fills_is_cut_too() -> None:
+    b = Build()
+    x = b.op("Relu", b.linear(sequence(b), INPUT, 10))
+    batch = b.op("Slice", b.op("Shape", x), b.const([1]), b.const([2]))
+    shape = b.op("Concat", b.const([1]), batch, b.const([HIDDEN]), axis=0)
+    state = b.op("Expand", b.const(0.5, np.float32), shape)
+    y, *_ = recurrent(b, x, "GRU", entering=10, _5=state)
+    prunes(b, head(b, y), groups=[10, HIDDEN])
