@@ -10,7 +10,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
-NAME_MADE_UP = "onnxqp.named"  # in the `meta` of a node whose name is ours: it had none
 
 
 def op_name(node: ir.Node) -> str:

@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from onnxqp import integrity
 from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
-from onnxqp.graph import DEFAULT_DOMAINS, NAME_MADE_UP, put_in_order, subgraphs
+from onnxqp.graph import DEFAULT_DOMAINS, put_in_order, subgraphs
 from onnxqp.report.records import ModelSummary
 from onnxqp.wire import Buffer, Light, lighten
 
@@ -285,10 +285,10 @@ def _bare(model: ir.Model) -> onnx.ModelProto:
 
 
 def lean(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
-    """Leave out of a proto of `model` what every reader finds out or makes up by itself.
+    """Leave out of a proto of `model` what every reader finds out by itself.
 
-    Shapes of inner values, which follow from those of the inputs except behind operators that only their maker knows;
-    and the names of nodes that had none.
+    Those are the shapes of inner values, which follow from those of the inputs except behind operators that only their
+    maker knows.
     """
     _lean_graph(proto.graph, model.graph)
     return proto
@@ -301,8 +301,6 @@ def _lean_graph(written: onnx.GraphProto, graph: ir.Graph) -> None:
     del written.value_info[:]
     written.value_info.extend(kept)
     for node, found in zip(graph, written.node, strict=True):
-        if NAME_MADE_UP in node.meta:
-            found.ClearField("name")
         for inner, body in zip(integrity.bodies(found), subgraphs(node), strict=True):
             _lean_graph(inner, body)
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxqp import ops
-from onnxqp.graph import NAME_MADE_UP, iterate
+from onnxqp.graph import iterate
 from onnxqp.specs import Note
 
 
@@ -31,9 +31,6 @@ def name_everything(model: ir.Model) -> None:
     """Unique, stable names for nodes and values. Inputs and outputs keep theirs."""
     for graph in model.graphs():
         graph.meta.pop("onnxqp.names", None)
-    for node in iterate(model):
-        if not node.name:
-            node.meta[NAME_MADE_UP] = True
     common.NameFixPass()(model)
     seen: set[str] = set()
     for index, node in enumerate(iterate(model)):

@@ -94,8 +94,7 @@ def _store_vectors(model: ir.Model, untouched: Collection[str]) -> None:
             tensor, readers = value.const_value, [use.node for use in value.uses()]
             if value.dtype != ir.DataType.FLOAT or tensor is None or tensor.nbytes < SMALLEST_VECTOR:
                 continue
-            # a node without a name is one of ours: what it reads are scales
-            free = not value.is_graph_output() and all(node.name and node.name not in untouched for node in readers)
+            free = not value.is_graph_output() and all(node.name not in untouched for node in readers)
             array = constant(value) if readers and free else None
             if array is not None and sum(size != 1 for size in array.shape) == 1:
                 _store_wide(graph, value, array)
@@ -168,7 +167,7 @@ def _store_wide(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
 def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
     """Let what reads `value` read its product with the scales. The value itself, by its name, holds the integers.
 
-    Names of what is between are numbers, and the nodes have none: they would cost what small integers save.
+    Names of what is between are numbers: longer ones would cost what small integers save.
     """
     number = graph.meta["onnxqp.stored"] = graph.meta.get("onnxqp.stored", 0) + 1
     before, made = graph[0], list[ir.Node]()
@@ -177,7 +176,7 @@ def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
         to = [ir.AttrInt64("to", ir.DataType.FLOAT)] if op_type == "Cast" else []
         made.append(ir.Node("", op_type, inputs, to))
         output = made[-1].outputs[0]
-        output.name = unique_name(graph, f"_{op_type[0].lower()}{number}")
+        output.name = made[-1].name = unique_name(graph, f"_{op_type[0].lower()}{number}")
         output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), inputs[0].shape
         return output
 
