@@ -113,8 +113,8 @@ class PruneOptions:
     `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
     by their group's mean score is below it. `macs_ratio`, `params_ratio` and `latency_ratio`: share of the
     multiply-accumulates, parameters or measured time to keep. `round_to` None: the target's step (`auto`). `recover`
-    auto: least squares with data of the user's, else the biases alone. `criterion` auto: activation with such data, else
-    l1. `steps`: cut and recover so many times on the way.
+    auto: least squares with data of the user's, else the biases alone. `criterion` auto: activation with such data,
+    else l1. `steps`: cut and recover so many times on the way.
     """
 
     ratio: float | None = None

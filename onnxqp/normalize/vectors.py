@@ -19,7 +19,7 @@ def own_vectors(model: ir.Model) -> bool:
     changed = False
     for value in list(model.graph.initializers.values()):
         tensor = value.const_value
-        if tensor is None or len(tensor.shape) != 1 or tensor.shape[0] > LONGEST or not _is_float(value):
+        if tensor is None or len(tensor.shape) != 1 or tensor.size > LONGEST or not _is_float(value):
             continue
         if value.is_graph_output() or value.is_graph_input():
             continue

@@ -134,7 +134,6 @@ class _Layer:
         if value is None:
             return
         there = self.labels.family(value, 2)
-        directions, hidden = self.units.shape
         if there is not None and len(there.axes) == 1:
             self.labels.tie(there.labels[None, :], self.units)
         elif there is not None and there.axes == (outer, 2):
