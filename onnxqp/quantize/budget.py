@@ -54,7 +54,7 @@ def keep(trial: Trial, keeps: Callable[[ir.Model], bool]) -> tuple[Candidate | N
     while holds - fails > 1:
         middle = (fails + holds) // 2
         names = [name for block in blocks[:middle] for name in block.nodes]
-        candidate = attempt(without(material, costs, names, REASON))
+        candidate = attempt(without(material, costs, decision, names, REASON))
         if candidate is None:
             fails = middle
         else:

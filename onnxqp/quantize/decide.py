@@ -6,7 +6,7 @@ a minimum cut (`partition`). They come from a table or from a clock (`costs`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -49,6 +49,15 @@ def everything(annotation: Annotation, costs: Costs) -> Decision:
     """All that can run on integers, whatever it costs: what there is to measure."""
     decider = _Decider(annotation, costs, _NOTHING)
     kept = decider.useful(list(decider.allowed()))
+    return Decision(tuple(unit for unit in annotation.units if unit in kept), decider.reasons)
+
+
+def restricted(annotation: Annotation, decision: Decision, costs: Costs, returned: Mapping[str, str]) -> Decision:
+    """The same decision with some nodes back in float, by name and why, and what only followed them; nothing else."""
+    decider = _Decider(annotation, costs, returned)
+    decider.reasons.update(decision.reasons)
+    allowed = decider.allowed(set(decision.integer))
+    kept = decider.useful(list(allowed))
     return Decision(tuple(unit for unit in annotation.units if unit in kept), decider.reasons)
 
 
@@ -95,10 +104,13 @@ class _Decider:
         kept = self.useful(integer)
         return Decision(tuple(unit for unit in self.annotation.units if unit in kept), self.reasons)
 
-    def allowed(self) -> dict[Unit, None]:
-        """The units whose conditions can hold at all: followers need makers of integers, all the way up."""
+    def allowed(self, among: Collection[Unit] | None = None) -> dict[Unit, None]:
+        """The units, of all or `among` some, whose conditions can hold: followers need makers of integers, all the way
+        up."""
         allowed: dict[Unit, None] = {}
         for unit in self.annotation.units:
+            if among is not None and unit not in among:
+                continue
             name = unit.node.name or ""
             missing = next((value for value in self._followed(unit) if self._maker(value, allowed) is None), None)
             if name in self.returned:

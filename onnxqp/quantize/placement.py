@@ -30,6 +30,7 @@ FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8,
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
+NEARLY_DB = 2.0  # so far below what is enough nothing is worth the search
 TIE = 0.01  # among candidates this close the one with fewer integers wins
 
 
@@ -144,7 +145,7 @@ def _best(field: Sequence[Placement], probe: Probe) -> Placement:
 def _refined(material: Material, base: Placement, probe: Probe) -> Decision | None:
     """With the blocks in float whose noise costs more than their time is worth; None where it is quiet enough."""
     decision = base.candidate.decision
-    if not decision.integer or decibels(base.noise) >= probe.enough_db:
+    if not decision.integer or decibels(base.noise) >= probe.enough_db - NEARLY_DB:
         return None
     blocks = by_rank(sensitivities(material, base.costs, decision, probe))
     floating = predicted_ns(material.annotation, Decision((), {}), base.costs)
@@ -154,7 +155,7 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
     for block in blocks:
         names += block.nodes
         noise = max(noise - base.noise * block.noise / max(total, 1e-30), 0.0)
-        tried = without(material, base.costs, names, "int8 here costs more accuracy than its speed is worth")
+        tried = without(material, base.costs, decision, names, "int8 here costs more accuracy than its speed is worth")
         saved = floating - predicted_ns(material.annotation, tried, base.costs)
         now = probe.worth(base.float_ns / max(base.float_ns - saved, 0.05 * base.float_ns), noise)
         if now > worth + TIE:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from onnxqp.quantize.annotate import Unit
 from onnxqp.quantize.candidate import Material
 from onnxqp.quantize.costs import Costs
-from onnxqp.quantize.decide import Decision, decide, predicted_ns
+from onnxqp.quantize.decide import Decision, predicted_ns, restricted
 from onnxqp.quantize.quality import Probe
 from onnxqp.specs import Compute
 
@@ -36,16 +36,16 @@ class Block:
 
 def sensitivities(material: Material, costs: Costs, decision: Decision, probe: Probe) -> list[Block]:
     """The blocks of a decision, in the order of the graph; those that make most of the noise are cut once more."""
-    heavy = [unit for unit in decision.integer if _has_weight(unit)]
-    floor = probe.noise_of(material.build(returned(material, costs, heavy)).model)
+    heavy = [unit for unit in decision.integer if _has_weight(unit) and not unit.chosen]
+    floor = probe.noise_of(material.build(without(material, costs, decision, _names(heavy))).model)
     whole = predicted_ns(material.annotation, decision, costs)
 
     def block(units: Sequence[Unit]) -> Block:
         inside = set(units)
-        alone = returned(material, costs, [unit for unit in heavy if unit not in inside])
-        without = predicted_ns(material.annotation, returned(material, costs, units), costs)
+        alone = without(material, costs, decision, _names(unit for unit in heavy if unit not in inside))
+        rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
         noise = probe.noise_of(material.build(alone).model) - floor
-        return Block(tuple(unit.node.name or "" for unit in units), max(noise, 0.0), max(without - whole, 0.0))
+        return Block(tuple(_names(units)), max(noise, 0.0), max(rest - whole, 0.0))
 
     pieces = [(units, block(units)) for units in _cut(heavy, BLOCKS)]
     total = sum(piece.noise for _, piece in pieces)
@@ -63,14 +63,13 @@ def by_rank(blocks: Iterable[Block]) -> list[Block]:
     return sorted(blocks, key=lambda block: block.noise / max(block.saved_ns, 1.0), reverse=True)
 
 
-def returned(material: Material, costs: Costs, units: Iterable[Unit], reason: str = "") -> Decision:
-    """The decision when these units stay in float; those that the user named never do."""
-    return without(material, costs, [unit.node.name or "" for unit in units if not unit.chosen], reason)
+def without(material: Material, costs: Costs, decision: Decision, nodes: Iterable[str], reason: str = "") -> Decision:
+    """The decision with the nodes of these names in float, and what only followed them."""
+    return restricted(material.annotation, decision, costs, dict.fromkeys(nodes, reason))
 
 
-def without(material: Material, costs: Costs, nodes: Iterable[str], reason: str) -> Decision:
-    """The decision when the nodes of these names stay in float."""
-    return decide(material.annotation, costs, dict.fromkeys(nodes, reason))
+def _names(units: Iterable[Unit]) -> list[str]:
+    return [unit.node.name or "" for unit in units]
 
 
 def _has_weight(unit: Unit) -> bool:

@@ -241,12 +241,14 @@ def test_the_noise_of_blocks_adds_up():
 
 def without_any(trial):
     names = [unit.node.name for unit in trial.placement.candidate.decision.integer]
-    return trial.material.build(without(trial.material, trial.placement.costs, names, ""))
+    return trial.material.build(
+        without(trial.material, trial.placement.costs, trial.placement.candidate.decision, names)
+    )
 
 
 def test_returned_nodes_stay_in_float_with_the_reason(trial):
     names = [unit.node.name for unit in trial.placement.candidate.decision.integer][:2]
-    decision = without(trial.material, trial.placement.costs, names, "because")
+    decision = without(trial.material, trial.placement.costs, trial.placement.candidate.decision, names, "because")
     assert not set(names) & decision.names
     assert all(decision.reasons[name] == "because" for name in names)
 
