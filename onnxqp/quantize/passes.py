@@ -209,7 +209,9 @@ def _refuse_not_finite(model: ir.Model) -> None:
             array = constant(value)
             if array is None or array.dtype.kind != "f" or array.ndim < 1 or not array.size:
                 continue
-            if not np.isfinite(array.sum(dtype=np.float64)) and np.isnan(array).any():
+            with np.errstate(all="ignore"):
+                whole = np.isfinite(array.sum())
+            if not whole and np.isnan(array).any():
                 raise ModelError(
                     "a weight holds NaN",
                     where=f"initializer {value.name}",
