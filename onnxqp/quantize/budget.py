@@ -49,7 +49,7 @@ def keep(trial: Trial, keeps: Callable[[ir.Model], bool]) -> tuple[Candidate | N
 
     if not decision.integer:
         return None, path
-    blocks = by_rank(sensitivities(material, costs, decision, trial.probe))
+    blocks = by_rank(sensitivities(material, costs, decision, placement.noise, trial.probe))
     fails, holds, found = 0, len(blocks) + 1, None
     while holds - fails > 1:
         middle = (fails + holds) // 2

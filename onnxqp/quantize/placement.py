@@ -25,12 +25,12 @@ from onnxqp.quantize.returning import by_rank, sensitivities, without
 from onnxqp.runtime import Session
 
 TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
-RACE = Effort(warmup_runs=2, warmup_seconds=0.02, min_runs=9, min_seconds=0.12, floor_runs=5, max_seconds=3.0)
+RACE = Effort(warmup_runs=2, warmup_seconds=0.02, min_runs=7, min_seconds=0.1, floor_runs=5, max_seconds=3.0)
 FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8, floor_runs=9, max_seconds=4.0)
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
-NEARLY_DB = 2.0  # so far below what is enough nothing is worth the search
+NEARLY_DB = 3.0  # so far below what is enough nothing is worth the search
 TIE = 0.01  # among candidates this close the one with fewer integers wins
 
 
@@ -84,22 +84,35 @@ def place(material: Material, table: Costs, probe: Probe, *, threads: int) -> Pl
         return Placement(material.build(full), table, 1.0, 0.0, 0.0)
     if any(unit.chosen for unit in full.integer):
         return place_by_table(material, table, probe)
-    plain, whole = material.build(Decision((), {})), material.build(full)
-    costs = measure_costs(material, table, plain, whole, probe.feeds[:TIMED_FEEDS], threads=threads)
-    rivals = {whole.decision.names: whole}
-    for decision in (decide(material.annotation, table), decide(material.annotation, costs)):
-        if decision.names and decision.names not in rivals:
-            rivals[decision.names] = material.build(decision)
+    whole = material.build(full)
+    costs = measure_costs(material, table, whole, probe.feeds[:TIMED_FEEDS], threads=threads)
+    rivals = [material.build(decision) for decision in _promising(material, table, costs)]
     dynamic = material.build_dynamic() if _many_products(material, costs) else None
-    others = [dynamic] if dynamic is not None else []
-    field = _race(costs, [plain, *rivals.values(), *others], probe, threads)
+    rivals += [dynamic] if dynamic is not None else []
+    field = _race(material, costs, rivals, probe, threads)
     best = _best(field, probe)
-    second = _refined(material, best, probe)
-    if second is not None:
-        contenders = {each.decision.names: each for each in (plain, best.candidate)}
-        contenders.setdefault(second.names, material.build(second))
-        field = _race(costs, list(contenders.values()), probe, threads)
-    return _explained(material, field, probe)
+    second = _refined(material, best, probe) if best is not None else None
+    if second is not None and best is not None:
+        contenders = [best.candidate, *([material.build(second)] if second.names else [])]
+        field = _race(material, costs, contenders, probe, threads)
+        best = _best(field, probe)
+    if best is not None and best.worth(probe) >= probe.worth(1.0, 0.0):
+        return best  # float itself could not be worth more
+    plain = material.build(Decision((), {}))
+    return _explained(material, [*field, Placement(plain, costs, 1.0, probe.noise_of(plain.model), 0.0)], probe)
+
+
+def _promising(material: Material, table: Costs, costs: Costs) -> list[Decision]:
+    """The decision by the table, and the one by measured costs where these promise more of it."""
+    first, second = decide(material.annotation, table), decide(material.annotation, costs)
+    by_table, by_clock = (predicted_ns(material.annotation, each, costs) for each in (first, second))
+    if second.names == first.names or not second.names:
+        return [first] if first.names else []
+    return (
+        [first, second]
+        if first.names and by_clock < by_table * (1 - LEAST_GAIN)
+        else [first if first.names else second]
+    )
 
 
 def _many_products(material: Material, costs: Costs) -> bool:
@@ -115,18 +128,22 @@ def _estimated(material: Material, costs: Costs, decision: Decision, probe: Prob
     return Placement(candidate, costs, speedup, probe.noise_of(candidate.model), total)
 
 
-def _race(costs: Costs, candidates: Sequence[Candidate], probe: Probe, threads: int) -> list[Placement]:
-    """Whole models against the first, which is float: profiles cost time themselves, and add up to something else."""
-    sessions = [Session(each.model, threads=threads) for each in candidates]
+def _race(
+    material: Material, costs: Costs, candidates: Sequence[Candidate], probe: Probe, threads: int
+) -> list[Placement]:
+    """Whole models against float: profiles cost time themselves, and add up to something else."""
+    if not candidates:
+        return []
+    sessions = [Session(each, threads=threads) for each in (material.original, *(c.model for c in candidates))]
     slow, *times = _seconds(sessions, probe, RACE)
-    speedups = [1.0, *(slow / time for time in times)]
-    for index, speedup in enumerate(speedups[1:], start=1):
-        if abs(speedup - 1) < CLOSE and speedup == max(speedups[1:]):
-            again, fast = _seconds([sessions[0], sessions[index]], probe, FINAL)
+    speedups = [slow / time for time in times]
+    for index, speedup in enumerate(speedups):
+        if abs(speedup - 1) < CLOSE and speedup == max(speedups):
+            again, fast = _seconds([sessions[0], sessions[1 + index]], probe, FINAL)
             speedups[index] = again / fast
     return [
         Placement(each, costs, speedup, probe.noise(session), slow * 1e9)
-        for each, session, speedup in zip(candidates, sessions, speedups, strict=True)
+        for each, session, speedup in zip(candidates, sessions[1:], speedups, strict=True)
     ]
 
 
@@ -135,11 +152,11 @@ def _seconds(sessions: Sequence[Session], probe: Probe, effort: Effort) -> list[
     return [float(np.quantile(times, 0.25)) for times in measure(sessions, probe.feeds[:TIMED_FEEDS], effort=effort)]
 
 
-def _best(field: Sequence[Placement], probe: Probe) -> Placement:
-    """Of greatest worth; among those that nearly tie the one with the fewest integers."""
-    greatest = max(each.worth(probe) for each in field)
-    near = [each for each in field if each.worth(probe) >= greatest - TIE]
-    return min(near, key=lambda each: each.candidate.integers)
+def _best(field: Sequence[Placement], probe: Probe) -> Placement | None:
+    """Of greatest worth; among those that nearly tie the one with the fewest integers. None where none is worth it."""
+    greatest = max((each.worth(probe) for each in field), default=-np.inf)
+    near = [each for each in field if each.worth(probe) >= greatest - TIE and np.isfinite(each.worth(probe))]
+    return min(near, key=lambda each: each.candidate.integers, default=None)
 
 
 def _refined(material: Material, base: Placement, probe: Probe) -> Decision | None:
@@ -147,7 +164,7 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
     decision = base.candidate.decision
     if not decision.integer or decibels(base.noise) >= probe.enough_db - NEARLY_DB:
         return None
-    blocks = by_rank(sensitivities(material, base.costs, decision, probe))
+    blocks = by_rank(sensitivities(material, base.costs, decision, base.noise, probe))
     floating = predicted_ns(material.annotation, Decision((), {}), base.costs)
     best, worth = None, base.worth(probe)
     total = sum(block.noise for block in blocks)
@@ -165,11 +182,14 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
 
 def _explained(material: Material, field: Sequence[Placement], probe: Probe) -> Placement:
     """The best of them; where that is float though int8 could run, every node says what it would have been worth."""
-    best = _best(field, probe)
+    floating = next(each for each in field if not each.candidate.integers)
+    best = _best(field, probe) or floating
+    rival = max((each for each in field if each.candidate.integers), key=lambda each: each.speedup, default=None)
     if best.candidate.integers:
         return best
-    rival = max((each for each in field if each.candidate.integers), key=lambda each: each.speedup)
-    if rival.speedup < 1 + LEAST_GAIN:
+    if rival is None:
+        reason = "no int8 is faster here, by the times of single nodes"
+    elif rival.speedup < 1 + LEAST_GAIN:
         reason = f"int8 was not faster: the model would run {rival.speedup:.2f} times as fast as in float"
     else:
         reason = (

@@ -21,11 +21,11 @@ _STEP = re.compile(r"_(de)?quantized(_\d+)?$")  # and we, to those of values
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Transpose")
 
 
-def measure_costs(
-    material: Material, table: Costs, plain: Candidate, whole: Candidate, feeds: Sequence[Feed], *, threads: int
-) -> Costs:
-    """The costs of every unit, from a profile of all of them in float (`plain`) and one in int8 (`whole`)."""
-    as_float = _by_node(material.model, kernel_times(plain.model, feeds, seconds=PROFILE_SECONDS, threads=threads))
+def measure_costs(material: Material, table: Costs, whole: Candidate, feeds: Sequence[Feed], *, threads: int) -> Costs:
+    """The costs of every unit, from a profile of the model in float and one with all in int8 that can be (`whole`)."""
+    as_float = _by_node(
+        material.model, kernel_times(material.original, feeds, seconds=PROFILE_SECONDS, threads=threads)
+    )
     times = kernel_times(whole.model, feeds, seconds=PROFILE_SECONDS, threads=threads)
     as_integer = _by_node(material.model, times)
     units = material.annotation.units

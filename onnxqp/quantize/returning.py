@@ -21,6 +21,7 @@ from onnxqp.specs import Compute
 BLOCKS = 8  # tried at first
 PARTS = 4  # that a block is cut into when it makes more than its share of the noise
 LARGE = 0.25  # that share
+EXPLAINED = 0.85  # of the noise: the blocks not tried yet matter little
 
 Advance = Callable[[int, int | None], None]
 
@@ -34,27 +35,36 @@ class Block:
     saved_ns: float
 
 
-def sensitivities(material: Material, costs: Costs, decision: Decision, probe: Probe) -> list[Block]:
-    """The blocks of a decision, in the order of the graph; those that make most of the noise are cut once more."""
+def sensitivities(material: Material, costs: Costs, decision: Decision, noise: float, probe: Probe) -> list[Block]:
+    """The blocks of a decision, in the order of the graph; those that make most of the noise are cut once more.
+
+    `noise`: that of the decision as a whole. Once some blocks explain nearly all of it, the rest share what is left.
+    """
     heavy = [unit for unit in decision.integer if _has_weight(unit) and not unit.chosen]
     floor = probe.noise_of(material.build(without(material, costs, decision, _names(heavy))).model)
     whole = predicted_ns(material.annotation, decision, costs)
 
-    def block(units: Sequence[Unit]) -> Block:
+    def noise_of(units: Sequence[Unit]) -> float:
         inside = set(units)
         alone = without(material, costs, decision, _names(unit for unit in heavy if unit not in inside))
-        rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
-        noise = probe.noise_of(material.build(alone).model) - floor
-        return Block(tuple(_names(units)), max(noise, 0.0), max(rest - whole, 0.0))
+        return max(probe.noise_of(material.build(alone).model) - floor, 0.0)
 
-    pieces = [(units, block(units)) for units in _cut(heavy, BLOCKS)]
-    total = sum(piece.noise for _, piece in pieces)
+    def block(units: Sequence[Unit], noise: float) -> Block:
+        rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
+        return Block(tuple(_names(units)), noise, max(rest - whole, 0.0))
+
+    total, found, pieces = max(noise - floor, 0.0), 0.0, _cut(heavy, BLOCKS)
     blocks: list[Block] = []
-    for units, piece in pieces:
-        if piece.noise > LARGE * total and len(units) > 1:
-            blocks += [block(part) for part in _cut(units, PARTS)]
+    for place, units in enumerate(pieces):
+        if found > EXPLAINED * total:
+            blocks.append(block(units, max(total - found, 0.0) / (len(pieces) - place)))
+            continue
+        own = noise_of(units)
+        found += own
+        if own > LARGE * total and len(units) > 1:
+            blocks += [block(part, noise_of(part)) for part in _cut(units, PARTS)]
         else:
-            blocks.append(piece)
+            blocks.append(block(units, own))
     return blocks
 
 

@@ -62,8 +62,8 @@ def clock(monkeypatch):
 def test_a_profile_times_every_unit_in_both_forms(trial):
     table = trial.placement.costs
     full = everything(trial.material.annotation, table)
-    plain, whole = trial.material.build(Decision((), {})), trial.material.build(full)
-    costs = measure_costs(trial.material, table, plain, whole, trial.probe.feeds, threads=1)
+    whole = trial.material.build(full)
+    costs = measure_costs(trial.material, table, whole, trial.probe.feeds, threads=1)
     heavy = [unit for unit in full.integer if unit.node.op_type == "Conv"]
     assert len(heavy) == 6
     for unit in heavy:
@@ -150,7 +150,7 @@ def test_products_may_quantize_their_input_at_run(clock):
     clock(1.0, 0.9, 0.9, 0.9)
 
     def dynamic_wins(sessions, probe, effort):
-        return [0.3 if index == len(sessions) - 1 and len(sessions) > 2 else 1.0 for index in range(len(sessions))]
+        return [0.3 if index == len(sessions) - 1 else 1.0 for index in range(len(sessions))]
 
     placement._seconds = dynamic_wins
     result = quantize_model(model, graph.samples(), HERE)
@@ -217,7 +217,7 @@ def test_more_speed_and_less_noise_are_worth_more_up_to_what_is_enough(trial):
 
 def test_the_blocks_hold_every_node_with_a_weight_once_the_dearest_first(trial):
     decision = trial.placement.candidate.decision
-    blocks = sensitivities(trial.material, trial.placement.costs, decision, trial.probe)
+    blocks = sensitivities(trial.material, trial.placement.costs, decision, trial.placement.noise, trial.probe)
     nodes = [name for block in blocks for name in block.nodes]
     weighted = [unit.node.name for unit in decision.integer if unit.node.op_type in ("Conv", "Gemm")]
     assert nodes == weighted
@@ -234,7 +234,7 @@ def test_the_noise_of_blocks_adds_up():
     trial = quantize_model(model, graph.samples(), TABLE).trial
     decision = trial.placement.candidate.decision
     assert len(decision.integer) == 5
-    blocks = sensitivities(trial.material, trial.placement.costs, decision, trial.probe)
+    blocks = sensitivities(trial.material, trial.placement.costs, decision, trial.placement.noise, trial.probe)
     floor = trial.probe.noise_of(without_any(trial).model)
     assert sum(block.noise for block in blocks) + floor == pytest.approx(trial.placement.noise, rel=0.6)
 
