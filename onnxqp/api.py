@@ -41,7 +41,7 @@ from onnxqp.options import (
     WriteOptions,
 )
 from onnxqp.prune import plan as plan_pruning
-from onnxqp.quantize import plan_quantization, quantize_model
+from onnxqp.quantize import FEW, plan_quantization, quantize_model
 from onnxqp.recover import plan_with_samples, prune_and_recover, recovery_kind, settled
 from onnxqp.report.records import ModelLatency, ModelSummary, Report, Size
 from onnxqp.runtime import Session, ceilings, cpu, versions
@@ -128,6 +128,7 @@ def quantize(
                 job.normal,
                 feeds,
                 options,
+                few=Feeds(inputs.few(FEW)),
                 statistics=stored,
                 typical=stored is None or inputs.calibration.source == "data",
                 threads=job.measure.threads,

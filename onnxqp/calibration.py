@@ -13,9 +13,9 @@ from onnxqp.calibrate import store
 from onnxqp.calibrate.ranges import minmax
 from onnxqp.calibrate.statistics import Part, Statistics
 from onnxqp.errors import UsageError
-from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather_to_judge
+from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather_to_judge, spread
 from onnxqp.options import CalibrateOptions, QuantizeOptions
-from onnxqp.quantize import observe_model
+from onnxqp.quantize import FEW, observe_model
 from onnxqp.report.records import Calibration
 from onnxqp.runtime import Session
 from onnxqp.steps import Run, Subject
@@ -47,8 +47,8 @@ def observed(run: Run, subject: Subject, normal: ir.Model, data: DataLike, optio
         )
     with run.stage("calibrate"):
         feeds = Feeds(share, asked.batch_size)
-        every = Feeds(drawn, asked.batch_size)
-        found = observe_model(normal, feeds, QuantizeOptions(), drawn=every, progress=run.advance("calibrate"))
+        few = Feeds(spread(drawn, FEW))
+        found = observe_model(normal, feeds, QuantizeOptions(), few=few, progress=run.advance("calibrate"))
     found.model = store.model_hash(subject.model, subject.path)
     found.parts = [Part(len(share), drawn.source, f"{index}/{total}", len(drawn), asked.seed)]
     return found

@@ -49,9 +49,19 @@ class Inputs:
     def calibration_record(self, method: str) -> Calibration:
         return Calibration(self.calibration.source, len(self.calibration), self.held_back, method)
 
+    def few(self, count: int) -> SampleSet:
+        """So many calibration samples at most, from all over: sources are often sorted."""
+        return spread(self.calibration, count)
+
     def some(self, count: int) -> list[Feed]:
         """The first feeds of the evaluation set, for a trial run or a stopwatch."""
         return list(itertools.islice(self.evaluation.feeds(), count))
+
+
+def spread(samples: SampleSet, count: int) -> SampleSet:
+    """At most `count` samples, evenly spaced."""
+    total = len(samples)
+    return samples if total <= count else samples.subset([place * total // count for place in range(count)])
 
 
 def as_options(data: DataLike) -> tuple[DataOptions, list[Feed] | None]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxqp.quantize.passes import QuantizeResult, observe_model, plan_quantization, quantize_model
+from onnxqp.quantize.passes import FEW, QuantizeResult, observe_model, plan_quantization, quantize_model
 
-__all__ = ["QuantizeResult", "observe_model", "plan_quantization", "quantize_model"]
+__all__ = ["FEW", "QuantizeResult", "observe_model", "plan_quantization", "quantize_model"]

@@ -88,7 +88,15 @@ class Annotation:
                 gone[unit] = (
                     f"the ranges of its operands differ {ratio:.0f} times, and one scale would spoil the narrower"
                 )
+                gone |= dict.fromkeys(self._moved(unit.outputs[0]), "it moves values of unlike ranges, left in float")
         return self._left(gone)
+
+    def _moved(self, value: ir.Value) -> list[Unit]:
+        """The movements behind a value, one after the other."""
+        found = [unit for unit in self.read_by.get(value, []) if unit.moves]
+        for unit in found:
+            found += [each for output in unit.outputs for each in self.read_by.get(output, []) if each.moves]
+        return found
 
     def _only_weights_read(self, value: ir.Value) -> bool:
         readers = self.read_by.get(value, [])

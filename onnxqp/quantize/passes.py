@@ -40,6 +40,8 @@ from onnxqp.report.records import Quantization
 from onnxqp.specs import Compute, Feed
 from onnxqp.targets import TARGETS, resolve
 
+EQUALIZED_BY = 16  # samples
+FEW = 32  # samples for what needs no more
 PROBE_FEEDS = 8  # samples by which candidates are compared
 TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory
 
@@ -92,19 +94,19 @@ def observe_model(
     samples: Iterable[Feed],
     options: QuantizeOptions,
     *,
-    drawn: Iterable[Feed] | None = None,
+    few: Iterable[Feed] | None = None,
     progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of every value that quantizing this normalised model may want, whatever the target.
 
-    `samples` may be iterated several times. `drawn`: where they are one shard, those of all shards: by their first ones
-    channels are equalised.
+    `samples` may be iterated several times. `few`, from all shards where they are one of several, serve what needs no
+    more: equal scales.
     """
     _refuse_quantized(model)
     _refuse_not_finite(model)
     model, _ = float32_form(model)
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
-    model, scales = _equalized(model, repeatable if drawn is None else drawn, options, None)
+    model, scales = _equalized(model, repeatable if few is None else few, options, None)
     work = clone(model)
     _prepare(work, options)
     values, channels = _observable(work, options)
@@ -118,6 +120,7 @@ def quantize_model(
     samples: Iterable[Feed],
     options: QuantizeOptions,
     *,
+    few: Iterable[Feed] | None = None,
     statistics: Statistics | None = None,
     typical: bool = True,
     threads: int = 1,
@@ -125,6 +128,7 @@ def quantize_model(
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
 
+    `few` of them, `FEW` or so from all over, serve what needs no more: equal scales, rounding, trying candidates.
     `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
     those that the result holds are of every value that another run may want. Samples that are not `typical` of what the
     model will see, beside statistics that are, only run it: weights then go to the nearest integers. With the target
@@ -138,7 +142,8 @@ def quantize_model(
     model, _ = float32_form(model)
     target = resolve(options.target)
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
-    model, scales = _equalized(model, repeatable, options, statistics)
+    few = _evenly(repeatable, FEW) if few is None else few
+    model, scales = _equalized(model, few, options, statistics)
     work = clone(model)
     _prepare(work, options)
     annotation = annotate(work, target, options.selection)
@@ -161,9 +166,9 @@ def quantize_model(
     annotation = annotation.apart({name: high - low for name, (low, high) in ranges.items()})
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
-    roundings = layer_roundings(work, repeatable) if typical else {}
+    roundings = layer_roundings(work, few) if typical else {}
     material = Material(model, work, annotation, target, options, histograms, means, roundings)
-    trial = _placed(material, costs, Probe(work, _evenly(repeatable)), threads)
+    trial = _placed(material, costs, Probe(work, _evenly(few, PROBE_FEEDS)), threads)
     candidate = trial.placement.candidate
     if not candidate.changed:
         raise _nothing(candidate.plan)
@@ -178,16 +183,16 @@ def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Tri
     return Trial(material, probe, place(material, costs, probe, threads=threads))
 
 
-def _evenly(samples: Iterable[Feed]) -> list[Feed]:
-    """A few of the samples, from all over: sources are often sorted."""
+def _evenly(samples: Iterable[Feed], count: int) -> list[Feed]:
+    """So many of the samples at most, from all over: sources are often sorted."""
     kept: list[Feed] = []
     step = 1
     for index, feed in enumerate(samples):
         if index % step == 0:
             kept.append(feed)
-        if len(kept) == 2 * PROBE_FEEDS:
+        if len(kept) == 2 * count:
             kept, step = kept[::2], 2 * step
-    return kept[:: -(-len(kept) // PROBE_FEEDS)] if kept else kept
+    return [kept[place * len(kept) // count] for place in range(count)] if len(kept) > count else kept
 
 
 # ---- before ------------------------------------------------------------------------------------------------------
@@ -234,7 +239,7 @@ def _equalized(
     if statistics is not None:
         statistics.require_scales(options.equalize)
         return (model if not statistics.scales else scale(model, statistics.scales)), statistics.scales
-    return equalized(model, samples, options.selection) if options.equalize else (model, None)
+    return equalized(model, _evenly(samples, EQUALIZED_BY), options.selection) if options.equalize else (model, None)
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------

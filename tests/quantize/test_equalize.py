@@ -148,7 +148,7 @@ def test_statistics_know_their_scales(tmp_path):
 def test_shards_of_one_draw_are_scaled_alike():
     graph, model = network()
     drawn = graph.samples(20)
-    shards = [observe_model(model, drawn[i::2], QuantizeOptions(), drawn=drawn) for i in range(2)]
+    shards = [observe_model(model, drawn[i::2], QuantizeOptions(), few=drawn) for i in range(2)]
     assert shards[0].scales == shards[1].scales == observe_model(model, drawn, QuantizeOptions()).scales
     shards[0].merge(shards[1])
     assert shards[0].samples == 20
