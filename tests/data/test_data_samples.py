@@ -259,7 +259,7 @@ def test_what_cannot_be_made_up():
         synthesize([InputSpec("x", FLOAT, None)], samples=1, seed=0)
     assert "--shape x:" in str(caught.value.hint)
     assert one(InputSpec("x", FLOAT, None), shapes={"x": (2, 3)}).shape == (2, 3)
-    with pytest.raises(UnsupportedError, match="no tensor"):
+    with pytest.raises(UnsupportedError, match="nothing that numpy holds"):
         synthesize([InputSpec("x", None, None)], samples=1, seed=0)
     with pytest.raises(UsageError, match="at least 1"):
         synthesize([InputSpec("x", FLOAT, (1,))], samples=0, seed=0)

@@ -47,7 +47,7 @@ def test_a_limit_on_the_size_of_files(place: Place) -> None:
     """Not a simulated one: the system refuses the last block."""
     place.put(network())
     before = place.files()
-    limits = "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); "
+    limits = "import resource, sys, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
     script = limits + "sys.argv[0] = 'onnxqp'; runpy.run_module('onnxqp', run_name='__main__')"
     ran = subprocess.run(
         [sys.executable, "-c", script, *PRUNE], capture_output=True, text=True, timeout=120, check=False

@@ -306,17 +306,21 @@ def test_identity_graph(place: Place) -> None:
 # ---- types, opsets, operators ----------------------------------------------------------------------------------
 
 
-def test_double_has_no_kernel(place: Place) -> None:
-    writes(place, network(dtype=TensorProto.DOUBLE), 5, "conv1")
+def test_double_has_no_kernel_and_is_quantized_in_float32(place: Place) -> None:
+    place.put(network(dtype=TensorProto.DOUBLE))
+    place.refused(5, *PRUNE, says="conv1")
+    place.done(*QUANTIZE)
 
 
 def test_bfloat16_has_no_kernel(place: Place) -> None:
-    writes(place, network(dtype=TensorProto.BFLOAT16, opset=22), 5, "conv1")
+    place.put(network(dtype=TensorProto.BFLOAT16, opset=22))
+    place.refused(5, *PRUNE, says="conv1")
+    place.refused(5, *QUANTIZE, says="bfloat16")
 
 
-def test_float16_is_pruned_and_not_quantized(place: Place) -> None:
+def test_float16_is_pruned_and_quantized(place: Place) -> None:
     place.put(network(dtype=TensorProto.FLOAT16))
-    place.refused(5, *QUANTIZE, says="float16")
+    place.done(*QUANTIZE)
     place.done(*PRUNE)
     place.same_answers("m.pruned.onnx", tolerance=CUT, x=IMAGES.astype(np.float16))
 
@@ -371,7 +375,7 @@ def test_training_info_is_dropped_and_said(place: Place) -> None:
 
 def test_already_quantized(place: Place) -> None:
     place.put(network())
-    place.done(*QUANTIZE)
+    place.done(*QUANTIZE, "--op-type", "Conv")  # named, so whatever it costs
     place.put((place.folder / "m.int8.onnx").read_bytes())
     place.refused(5, *QUANTIZE, says="already quantized")
 
@@ -469,7 +473,7 @@ def test_string_input(place: Place) -> None:
 
 @pytest.mark.parametrize("build", [graphs.sequence_input, graphs.optional_input])
 def test_inputs_that_are_no_tensors(place: Place, build: Callable[[], onnx.ModelProto]) -> None:
-    writes(place, build(), 5, "no tensor")
+    writes(place, build(), 5, "nothing that numpy holds")
 
 
 def test_tied_weights(place: Place) -> None:
