@@ -128,7 +128,8 @@ def _chosen(name: str, only: Sequence[str]) -> bool:
 def _subjects(zoo: Path) -> Iterator[Subject]:
     data = ROOT / "sample_models" / "data"
     for path in sorted((ROOT / "sample_models").glob("*.onnx")):
-        yield Subject(path.stem, path, str(data / "calib.npz"), str(data / "eval.npz"))
+        form = "_nhwc" if path.stem.startswith("keras") else ""
+        yield Subject(path.stem, path, str(data / f"calib{form}.npz"), str(data / f"eval{form}.npz"))
     for path in sorted((zoo / "models").glob("*.onnx")):
         yield Subject(path.stem, path, f"{zoo / 'feeds.py'}:{path.stem}", zoo=zoo)
 
