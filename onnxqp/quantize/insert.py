@@ -32,6 +32,7 @@ from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
 from onnxqp.specs import Activation
 
+LONG_NAME = 24  # characters; longer ones are numbered in the names of what is inserted
 _NO_MEANS: Means = MappingProxyType({})
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
 
@@ -92,6 +93,7 @@ class _Inserter:
         self.nodes = {node.name or "": node for node in self.graph}
         self.done = Inserted()
         self.scales: dict[int, tuple[ir.Value, ir.Value]] = {}  # by identity of parameters: shared initializers
+        self.labels: dict[str, str] = {}
         self.zeros: dict[tuple[np.dtype[np.integer], tuple[int, ...]], ir.Value] = {}
         self.rebuilt: dict[tuple[str, int | None, bytes], ir.Value] = {}  # weights read by several nodes
 
@@ -129,11 +131,13 @@ class _Inserter:
         else:
             source = self._guard(value) if name in self.plan.guarded else value
             source = self._bar(value) if name in self.plan.barred else source
+            label = self._label(name)
             integers = self._node(
-                "QuantizeLinear", [source, scale, zero_point], f"{name}_quantized", f"{name}_quantize"
+                "QuantizeLinear", [source, scale, zero_point], f"{label}_quantized", f"{label}_quantize"
             )
         operands = [integers, scale, zero_point]
-        real = self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize")
+        label = name if integers is value else self._label(name)
+        real = self._node("DequantizeLinear", operands, f"{label}_dequantized", f"{label}_dequantize")
         only = name in self.plan.only_integers
         for node, index in uses:
             if index == 0 and node.name in moves:
@@ -207,8 +211,8 @@ class _Inserter:
         own = self.parameters[name]
         if id(own) not in self.scales:
             self.scales[id(own)] = (
-                add_initializer(self.graph, f"{name}_scale", np.asarray(own.scale, np.float32)),
-                add_initializer(self.graph, f"{name}_zero_point", np.asarray(own.zero_point, np.uint8)),
+                add_initializer(self.graph, f"{self._label(name)}_scale", np.asarray(own.scale, np.float32)),
+                add_initializer(self.graph, f"{self._label(name)}_zero_point", np.asarray(own.zero_point, np.uint8)),
             )
         return self.scales[id(own)]
 
@@ -301,6 +305,7 @@ class _Inserter:
         self, integers: Integers, scale: Floats, axis: int | None, name: str, zero_point: Integers | None = None
     ) -> ir.Value:
         """Integers in the file and DequantizeLinear behind them, before every node that may read it."""
+        name = self._label(name)
         operands = [
             add_initializer(self.graph, f"{name}_quantized", integers),
             add_initializer(self.graph, f"{name}_scale", scale),
@@ -309,6 +314,15 @@ class _Inserter:
             else add_initializer(self.graph, f"{name}_zero_point", zero_point),
         ]
         return self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize", axis)
+
+    def _label(self, name: str) -> str:
+        """What new nodes and values are called after: the name itself, or a number where it is long.
+
+        A name stands in the file at every use: in a small model with long names they would outweigh the weights.
+        """
+        if len(name) <= LONG_NAME:
+            return name
+        return self.labels.setdefault(name, f"q{len(self.labels)}")
 
     def _zeros(self, dtype: np.dtype[np.integer], shape: tuple[int, ...]) -> ir.Value:
         """The zero points of a symmetric weight or bias: the same initializer for all of one type and length."""
