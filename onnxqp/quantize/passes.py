@@ -43,6 +43,7 @@ from onnxqp.targets import TARGETS, resolve
 EQUALIZED_BY = 16  # samples
 FEW = 32  # samples for what needs no more
 PROBE_FEEDS = 8  # samples by which candidates are compared
+TRIED_UNITS = 2000  # candidates for integers in a model that is tried out
 TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory
 
 
@@ -178,8 +179,9 @@ def quantize_model(
 def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Trial:
     """The clock decides for this machine, the table for others and for models too large to try out."""
     weights = sum(tensor_bytes(value) for graph in material.model.graphs() for value in graph.initializers.values())
-    if material.options.target != "auto" or weights > TRIED_BYTES:
-        return Trial(material, probe, place_by_table(material, costs, probe))
+    many = len(material.annotation.units) > TRIED_UNITS
+    if material.options.target != "auto" or weights > TRIED_BYTES or many:
+        return Trial(material, probe, place_by_table(material, costs, probe, search=not many))
     return Trial(material, probe, place(material, costs, probe, threads=threads))
 
 

@@ -63,9 +63,16 @@ class Trial:
     placement: Placement
 
 
-def place_by_table(material: Material, table: Costs, probe: Probe) -> Placement:
-    """Choose for another machine, or for a model too large to try out. What the user named is never in question."""
+def place_by_table(material: Material, table: Costs, probe: Probe, *, search: bool = True) -> Placement:
+    """Choose for another machine, or for a model too large to try out. What the user named is never in question.
+
+    Without `search` nothing is tried: for very many nodes every candidate takes seconds to build and to open.
+    """
     total = max(predicted_ns(material.annotation, Decision((), {}), table), 1.0)
+    if not search:
+        decision = decide(material.annotation, table)
+        speedup = total / max(predicted_ns(material.annotation, decision, table), 1.0)
+        return Placement(material.build(decision), table, speedup, 0.0, total)
     first = _estimated(material, table, decide(material.annotation, table), probe, total)
     if any(unit.chosen for unit in material.annotation.units):
         return first
