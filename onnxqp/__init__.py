@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxqp.api import Result, bench, calibrate, debug, doctor, inspect, operators, prune, quantize, validate
+    from onnxqp.api import bench, calibrate, debug, doctor, inspect, operators, prune, quantize, validate
     from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
