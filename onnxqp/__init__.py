@@ -89,7 +89,6 @@ __all__ = [
 
 _HOMES = {
     "onnxqp.api": (
-        "Result",
         "bench",
         "calibrate",
         "debug",
@@ -112,6 +111,7 @@ _HOMES = {
         "UsageError",
         "VerificationError",
     ),
+    "onnxqp.job": ("Result",),
     "onnxqp.model": ("load", "save"),
     "onnxqp.options": (
         "CalibrateOptions",
