@@ -1,0 +1,150 @@
+"""How to prune."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from onnxqp.cli.options.declare import WHAT, gathered, option
+from onnxqp.cli.options.nodes import selection
+from onnxqp.cli.parameters import Number, Step
+from onnxqp.errors import UsageError
+from onnxqp.options import Allocation, Criterion, PruneOptions, Recover, Selection, TargetName
+
+
+def _prune_options(
+    ratio: float | None,
+    threshold: float | None,
+    macs_ratio: float | None,
+    params_ratio: float | None,
+    latency_ratio: float | None,
+    allocation: Allocation,
+    criterion: Criterion,
+    round_to: int | None,
+    min_channels: int,
+    recover: Recover,
+    steps: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    op_type: tuple[str, ...],
+    target: TargetName,
+) -> PruneOptions:
+    how = PruneOptions(
+        ratio,
+        threshold,
+        allocation,
+        criterion,
+        round_to,
+        min_channels,
+        target,
+        Selection(include, exclude, op_type),
+        recover,
+        macs_ratio,
+        params_ratio,
+        latency_ratio,
+        steps,
+    )
+    given = [f"--{name}" for name, value in how.amounts.items() if value is not None]
+    if len(given) != 1:
+        every = ", ".join(f"--{name}" for name in how.amounts)
+        problem = f"{' and '.join(given)} were given" if given else f"none of {every} was given"
+        raise UsageError(problem, hint="give exactly one, for example --ratio 0.5 to remove half the channels")
+    return how
+
+
+pruning = gathered(
+    "how",
+    _prune_options,
+    option(
+        WHAT,
+        "--ratio",
+        type=Number(at_least=0, below=1),
+        metavar="R",
+        help="Share of the prunable channels to remove, 0 <= R < 1.",
+    ),
+    option(
+        WHAT,
+        "--threshold",
+        type=Number(at_least=0),
+        metavar="T",
+        help="Remove the channels whose score divided by their group's mean score is under T.",
+    ),
+    option(
+        WHAT,
+        "--macs-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the multiply-accumulates to keep.",
+    ),
+    option(
+        WHAT,
+        "--params-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the parameters to keep.",
+    ),
+    option(
+        WHAT,
+        "--latency-ratio",
+        type=Number(above=0, at_most=1),
+        metavar="R",
+        help="Share of the time of one inference to keep, measured on this machine.",
+    ),
+    option(
+        WHAT,
+        "--allocation",
+        type=click.Choice(get_args(Allocation)),
+        default="uniform",
+        show_default=True,
+        help="uniform: the same ratio in every group. global: all channels compete; measured scores count per "
+        "multiply-accumulate.",
+    ),
+    option(
+        WHAT,
+        "--criterion",
+        type=click.Choice(get_args(Criterion)),
+        default="auto",
+        show_default=True,
+        help="A channel's score: the norm of its filters (l1, l2); what its readers lose without it, as it is "
+        "(activation) or after the best refit of the others (reconstruction). auto: activation with --data, else l1.",
+    ),
+    option(
+        WHAT,
+        "--round-to",
+        type=Step(),
+        metavar="N|auto",
+        default="auto",
+        show_default=True,
+        help="Keep channel counts at multiples of N. auto: up to the target's step, within 12.5 % of the request; "
+        "1 cuts exactly.",
+    ),
+    option(
+        WHAT,
+        "--min-channels",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Never leave a group fewer channels.",
+    ),
+    option(
+        WHAT,
+        "--recover",
+        type=click.Choice(get_args(Recover)),
+        default="auto",
+        show_default=True,
+        help="Refit what reads cut channels to what it computed before, on unlabelled samples. auto: least-squares "
+        "with --data, bias without.",
+    ),
+    option(
+        WHAT,
+        "--steps",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=1,
+        show_default=True,
+        help="Cut and recover so many times on the way to --ratio.",
+    ),
+    *selection,
+)

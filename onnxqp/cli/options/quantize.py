@@ -1,0 +1,61 @@
+"""How to quantize."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from onnxqp.cli.options.declare import WHAT, gathered, option, switch
+from onnxqp.cli.options.nodes import selection
+from onnxqp.options import Method, QuantizeOptions, Selection, TargetName
+
+
+def _quantize_options(
+    method: Method,
+    per_tensor: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    op_type: tuple[str, ...],
+    target: TargetName,
+    calibration: str | None,
+    save_calibration: str | None,
+    no_bias_correction: bool,
+    no_equalize: bool,
+) -> QuantizeOptions:
+    selection = Selection(include, exclude, op_type)
+    return QuantizeOptions(
+        method,
+        per_tensor,
+        target,
+        selection,
+        calibration,
+        save_calibration,
+        bias_correction=not no_bias_correction,
+        equalize=not no_equalize,
+    )
+
+
+quantizing = gathered(
+    "how",
+    _quantize_options,
+    option(
+        WHAT,
+        "--method",
+        type=click.Choice(get_args(Method)),
+        default="auto",
+        show_default=True,
+        help="How activation ranges follow from the calibration data. auto chooses per tensor.",
+    ),
+    switch(WHAT, "--per-tensor", help="One scale per weight instead of one per output channel."),
+    option(
+        WHAT,
+        "--calibration",
+        metavar="FILE",
+        help="Take activation statistics from a file of onnxqp calibrate or --save-calibration, not from --data.",
+    ),
+    option(WHAT, "--save-calibration", metavar="FILE", help="Keep the activation statistics in a .npz file."),
+    switch(WHAT, "--no-bias-correction", help="Leave the mean errors of rounded weights in the outputs of layers."),
+    switch(WHAT, "--no-equalize", help="Do not scale channels of neighbouring layers against each other."),
+    *selection,
+)
