@@ -23,6 +23,7 @@ from onnxqp.normalize.fold import fold_constants
 from onnxqp.normalize.opset import raise_opset, unflatten
 from onnxqp.normalize.sampling import settle_open_shapes
 from onnxqp.normalize.shapes import fold_shape_values, infer_shapes
+from onnxqp.normalize.unit_axes import fuse_unit_axes
 from onnxqp.normalize.vectors import own_vectors
 from onnxqp.specs import Note
 
@@ -45,7 +46,8 @@ def normalize(model: ir.Model) -> list[Note]:
         remove_dead(model)
     if settle_open_shapes(model, _settle):
         _settle(model)
-    changed = fold_affine(model)
+    changed = fuse_unit_axes(model)
+    changed |= fold_affine(model)
     if changed:
         remove_dead(model)
     changed |= remove_pass_through(model)
