@@ -7,6 +7,10 @@
     [quantize]                    # for one command; beats the keys above
     method = "percentile"
 
+    [budgets]                     # the gates of every command that has them; beats the keys above too
+    max-drop = 0.5
+    min-size-ratio = 3
+
 The command line beats the file. An unknown key is an error, so that no misspelt budget passes unnoticed. Which keys
 there are, and of which kind, the caller says: the command line derives it from its own options.
 """
@@ -14,7 +18,7 @@ there are, and of which kind, the caller says: the command line derives it from 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
@@ -26,6 +30,7 @@ from onnxqp.errors import UsageError
 FILE = "onnxqp.toml"
 PROJECT_FILE = "pyproject.toml"
 PREPROCESS = "preprocess"
+BUDGETS = "budgets"
 CODE_KEYS = ("data", "eval", "metric")  # their values may name Python code: file.py:function
 
 Table: TypeAlias = Mapping[str, Any]
@@ -94,25 +99,26 @@ def find(folder: Path) -> Path | None:
     return None
 
 
-def read(path: Path, commands: Mapping[str, Keys], *, trusted: bool) -> Configuration:
-    """Read and check a file against the keys of each command.
+def read(path: Path, commands: Mapping[str, Keys], *, trusted: bool, gates: Collection[str] = ()) -> Configuration:
+    """Read and check a file against the keys of each command; `gates` are those that `[budgets]` may hold.
 
     Raises UsageError for a file that cannot be read, an unknown key or a value of the wrong kind.
     """
     content = _section(path)
     preprocess, content = _split_preprocess(content, path)
-    common = {key: value for key, value in content.items() if key not in commands}
+    budgets = _table(content, BUDGETS, path)
+    for key in budgets:
+        _refuse_unknown(key, gates, path, f" in [{BUDGETS}]")
+    common = {key: value for key, value in content.items() if key not in commands and key != BUDGETS}
     known = {key for keys in commands.values() for key in keys}
     for key in common:
-        _refuse_unknown(key, [*known, *commands], path, "")
+        _refuse_unknown(key, [*known, *commands, BUDGETS], path, "")
     result = {}
     for command, keys in commands.items():
-        own = content.get(command, {})
-        if not isinstance(own, Mapping):
-            raise _error(path, f"{command} must be a table", f"write [{command}] above its keys")
+        own = _table(content, command, path)
         for key in own:
             _refuse_unknown(key, keys, path, f" in [{command}]")
-        merged = {key: value for key, value in common.items() if key in keys} | dict(own)
+        merged = {key: value for key, value in {**common, **budgets}.items() if key in keys} | dict(own)
         result[command] = {key: _checked(key, value, keys[key], path) for key, value in merged.items()}
     return Configuration(path, trusted, result, preprocess)
 
@@ -129,6 +135,13 @@ def _section(path: Path) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise _error(path, "tool.onnxqp must be a table", "write [tool.onnxqp] above its keys")
     return section
+
+
+def _table(content: Mapping[str, Any], name: str, path: Path) -> Table:
+    table = content.get(name, {})
+    if not isinstance(table, Mapping):
+        raise _error(path, f"{name} must be a table", f"write [{name}] above its keys")
+    return table
 
 
 def _tool(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from onnxqp.cli import streams
+from onnxqp.cli import github, streams
 from onnxqp.cli.usage import explain
 from onnxqp.errors import (
     EXIT_BUG,
@@ -97,10 +97,12 @@ def _report(error: BaseException, invocation: Invocation) -> int:
             traceback.print_exception(error, file=sys.stderr)
         where = failure.where
         place = f"{where}: " if where and where not in failure.message else ""
-        sys.stderr.write(f"error: {printable(place + failure.message)}\nhint: {printable(failure.hint)}\n")
+        message, hint = (github.tamed(printable(text)) for text in (place + failure.message, failure.hint))
+        sys.stderr.write(f"error: {message}\nhint: {hint}\n")
+        github.publish_failure(place + failure.message, failure.hint)
     try:
         if invocation.json:
-            sys.stdout.write(json.dumps({"error": _fields(failure)}, indent=2) + "\n")
+            sys.stdout.write(github.tamed_json(json.dumps({"error": _fields(failure)}, indent=2)) + "\n")
         sys.stdout.flush()
     except OSError:
         streams.abandon_stdout()

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from onnxqp.cli import streams
+from onnxqp.cli import github, streams
 from onnxqp.errors import EXIT_DONE, EXIT_GATE_MISSED
 from onnxqp.report.records import SCHEMA_VERSION
 from onnxqp.report.text import printable
@@ -57,15 +57,17 @@ class Screen:
 
         for path in self.reports:
             write.write(report, Path(path))
+        github.publish(report)
         if not self.quiet:
             for warning in report.warnings:
-                click.echo(f"warning: {printable(warning)}", err=True)
+                click.echo(f"warning: {github.tamed(printable(warning))}", err=True)
         if self.as_json:
-            self._print(write.to_json(report))
+            self._print(github.tamed_json(write.to_json(report)))
         else:
             from onnxqp.report import table
 
-            self._print(table.render(report, every=every or self.verbose, groups=groups or self.verbose))
+            with github.literal():
+                self._print(table.render(report, every=every or self.verbose, groups=groups or self.verbose))
         return EXIT_DONE if report.passed else EXIT_GATE_MISSED
 
     def show_operators(self, records: Sequence[Any]) -> int:

@@ -14,6 +14,7 @@ from onnxqp.cli.parameters import Number, Option, Size, Step
 from onnxqp.cli.usage import explain
 from onnxqp.errors import UsageError
 
+GATE = "Gates (a missed one: exit code 1)"  # the heading of the options that [budgets] may hold
 _META = "onnxqp.configuration"
 _ONLY_HERE = ("help", "config", "debug")  # options that make no sense in a file
 _PRODUCTS = (".int8.onnx", ".pruned.onnx", ".compressed.onnx")
@@ -28,7 +29,8 @@ def apply(context: click.Context, parameter: click.Parameter, given: str | None)
     program = context.find_root().command
     commands = program.commands if isinstance(program, click.Group) else {}
     known = {name: _keys(command) for name, command in commands.items() if _configurable(command)}
-    found = config.read(path, known, trusted=given is not None)
+    gates = {_key(option) for command in commands.values() for option in _options(command) if option.section == GATE}
+    found = config.read(path, known, trusted=given is not None, gates=gates)
     context.meta[_META] = found
     values = found.values(context.info_name or "")
     context.default_map = {
@@ -71,7 +73,7 @@ def _configurable(command: click.Command) -> bool:
     return any(param.name == "config" for param in command.params)
 
 
-def _options(command: click.Command) -> list[click.Option]:
+def _options(command: click.Command) -> list[Option]:
     return [param for param in command.params if isinstance(param, Option) and _key(param) not in _ONLY_HERE]
 
 

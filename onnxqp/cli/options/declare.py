@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, cast
 
 import click
 
+from onnxqp.cli import settings
 from onnxqp.cli.parameters import Option
 
 Command: TypeAlias = Callable[..., Any]
@@ -46,7 +47,7 @@ WHAT, WHICH, DATA, MEASURE, GATE, WRITE, SHOW = (
     "Which nodes",
     "Data",
     "Measuring",
-    "Gates (a missed one: exit code 1)",
+    settings.GATE,
     "Output",
     "Reporting",
 )
