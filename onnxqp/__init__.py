@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxqp.api import bench, calibrate, debug, doctor, inspect, operators, prune, quantize, validate
+    from onnxqp.api import bench, calibrate, debug, doctor, inspect, operators, prune, quantize, sensitivity, validate
     from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
@@ -84,6 +84,7 @@ __all__ = [
     "quantize_linear",
     "save",
     "scale_and_zero_point",
+    "sensitivity",
     "validate",
 ]
 
@@ -97,6 +98,7 @@ _HOMES = {
         "operators",
         "prune",
         "quantize",
+        "sensitivity",
         "validate",
     ),
     "onnxqp.elementary": ("QuantizedWeight", "prune_and_quantize"),

@@ -23,7 +23,7 @@ from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
 from onnxqp.evaluate.runnable import require_same_signature
 from onnxqp.frontier import within_budget
-from onnxqp.gather import DataLike, Feeds, as_options, gather_to_judge
+from onnxqp.gather import DataLike, Feeds, as_options, gather, gather_to_judge
 from onnxqp.job import TRIAL_FEEDS, Job, Result, arguments, name_of, normalised, open_baseline, size_of
 from onnxqp.judge import judge, require
 from onnxqp.normalize import normalize
@@ -42,6 +42,7 @@ from onnxqp.quantize import FEW, plan_quantization, quantize_model
 from onnxqp.recover import plan_with_samples, prune_and_recover, recovery_kind, settled
 from onnxqp.report.records import ModelLatency
 from onnxqp.runtime import Session, ceilings, cpu, versions
+from onnxqp.sensitivity import measure_regions
 from onnxqp.steps import (
     ModelLike,
     Progress,
@@ -311,6 +312,29 @@ def debug(
             run.warn(warning)
         report = run.report(input=first.summary(None), output=second.summary(None), tensors=found.tensors)
     return Result(None, report)
+
+
+def sensitivity(
+    model: ModelLike,
+    *,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """What each region of layers costs in int8, and each channel group cut in half, alone; the dearest first."""
+    measure, data = measure or MeasureOptions(), data if data is not None else DataOptions()
+    asked, _ = as_options(data)
+    run = Run("sensitivity", arguments(measure, asked, model=model), threads=measure.threads, progress=progress)
+    with run.memory:
+        subject = open_subject(model)
+        normal = normalised(run, subject)
+        with run.stage("open"):
+            baseline = open_baseline(run, subject, normal, measure.threads, optimize=True)
+        inputs = gather(run, normal, baseline, data, measure.output_name)
+        with run.stage("sensitivity"), subject.blamed():
+            found = measure_regions(run, normal, baseline, inputs, measure, asked)
+        summary = subject.summary(count_macs(normal))
+    return Result(None, run.report(input=summary, regions=found))
 
 
 def operators(name: str | None = None) -> list[inventory.OperatorFacts]:

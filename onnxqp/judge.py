@@ -100,7 +100,7 @@ def assessed(
     warn: Callable[[str], None],
 ) -> Assessment:
     """Accuracy, where there are labels, and fidelity of a candidate on the evaluation inputs."""
-    samples = _labelled(inputs, batch_size)
+    samples = labelled_feeds(inputs, batch_size)
     return assess(baseline, candidate, samples, measure.metric, measure.output_name, seed=seed, warn=warn)
 
 
@@ -111,7 +111,7 @@ def keeps_budget(gates: Gates, assessment: Assessment) -> bool:
     return all(gate.passed for gate in found)
 
 
-def _labelled(inputs: Inputs, batch_size: int) -> Iterator[tuple[Feed, Any]]:
+def labelled_feeds(inputs: Inputs, batch_size: int) -> Iterator[tuple[Feed, Any]]:
     """Feeds with their labels; labels of data that was only meant to calibrate do not count."""
     for feed, labels in inputs.evaluation.batches(batch_size):
         usable = inputs.labelled and all(label is not None for label in labels)

@@ -20,7 +20,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("job",),
-    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "steps"),
+    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "sensitivity", "steps"),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "options", "plan", "specs", "wire"),

@@ -38,6 +38,7 @@ OPTIONS = {
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",
     "debug": f"{_DATA} {_REPORTING}",
+    "sensitivity": f"{_DATA} --eval --metric --output-name {_REPORTING}",
     "calibrate": f"--output --shard --merge --force {_DATA.replace(' --threads', '')} {_REPORTING}",
     "ops": "--json --debug --help",
     "doctor": "--json --debug --help",

@@ -16,6 +16,7 @@ from onnxqp.cli.inspect import inspect
 from onnxqp.cli.ops import ops
 from onnxqp.cli.prune import prune
 from onnxqp.cli.quantize import quantize
+from onnxqp.cli.sensitivity import sensitivity
 from onnxqp.cli.usage import nearest
 from onnxqp.cli.validate import validate
 from onnxqp.errors import UsageError
@@ -68,5 +69,5 @@ def onnxqp(context: click.Context) -> None:
         raise UsageError("no command given", hint="choose one of the commands above, for example onnxqp inspect MODEL")
 
 
-for command in (inspect, quantize, prune, validate, bench, debug, calibrate, ops, doctor):
+for command in (inspect, quantize, prune, validate, bench, debug, sensitivity, calibrate, ops, doctor):
     onnxqp.add_command(command)

@@ -49,8 +49,8 @@ class Material:
     means: Means
     roundings: Roundings = field(default_factory=dict)
 
-    def build(self, decision: Decision) -> Candidate:
-        """A quantized copy of the model; the model itself stays as it is."""
+    def build(self, decision: Decision, *, at_rest: bool = True) -> Candidate:
+        """A quantized copy of the model; the model itself stays as it is. `at_rest`: float weights shrink too."""
         plan = self.plan(decision)
         shared = {spec.with_value for spec in plan.values.values() if isinstance(spec, Shared)}
         parameters = activation_parameters(
@@ -58,7 +58,7 @@ class Material:
         )
         work = clone(self.model if decision.integer else self.original)
         untouched = self._excluded() | {node.node for node in plan.integer_nodes}
-        stored = store_at_rest(work, untouched, self.means, self.roundings)
+        stored = store_at_rest(work, untouched, self.means, self.roundings) if at_rest else Stored()
         inserted = insert(
             work,
             plan,

@@ -138,22 +138,52 @@ def quantize_model(
     Raises UnsupportedError for a model that is quantized already or in which nothing can be, ModelError for weights
     that are not finite, DataError for samples that do not fit.
     """
+    repeatable = list(samples) if isinstance(samples, Iterator) else samples
+    few = _evenly(repeatable, FEW) if few is None else few
+    made = prepared(model, repeatable, options, few=few, statistics=statistics, typical=typical, progress=progress)
+    material = made.material
+    trial = _placed(material, made.costs, Probe(material.model, _evenly(few, PROBE_FEEDS)), threads)
+    candidate = trial.placement.candidate
+    if not candidate.changed:
+        raise _nothing(candidate.plan)
+    return QuantizeResult(candidate, made.statistics, trial, made.warnings)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What candidates are made from, what they cost by the table, and what calibration found."""
+
+    material: Material
+    costs: Costs
+    statistics: Statistics
+    warnings: list[str]
+
+
+def prepared(
+    model: ir.Model,
+    samples: Iterable[Feed],
+    options: QuantizeOptions,
+    *,
+    few: Iterable[Feed],
+    statistics: Statistics | None = None,
+    typical: bool = True,
+    progress: Progress | None = None,
+) -> Prepared:
+    """All that comes before a decision; arguments and errors are those of `quantize_model`."""
     _refuse_quantized(model)
     _refuse_not_finite(model)
     model, _ = float32_form(model)
     target = resolve(options.target)
-    repeatable = list(samples) if isinstance(samples, Iterator) else samples
-    few = _evenly(repeatable, FEW) if few is None else few
     model, scales = _equalized(model, few, options, statistics)
     work = clone(model)
     _prepare(work, options)
     annotation = annotate(work, target, options.selection)
-    elements = _elements(work, annotation, repeatable, statistics)
+    elements = _elements(work, annotation, samples, statistics)
     costs = Costs(target, elements)
     values, channels = _observed(annotation), _channels(annotation)
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
-        statistics = observe(work, repeatable, *every, progress=progress)
+        statistics = observe(work, samples, *every, progress=progress)
         statistics.scales = scales
     statistics.require_values(values, channels)
     histograms = {name: statistics.histograms[name] for name in values}
@@ -168,12 +198,9 @@ def quantize_model(
     corrected = channels if options.bias_correction else ()
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
     roundings = layer_roundings(work, few) if typical else {}
-    material = Material(model, work, annotation, target, options, histograms, means, roundings)
-    trial = _placed(material, costs, Probe(work, _evenly(few, PROBE_FEEDS)), threads)
-    candidate = trial.placement.candidate
-    if not candidate.changed:
-        raise _nothing(candidate.plan)
-    return QuantizeResult(candidate, statistics, trial, warnings)
+    return Prepared(
+        Material(model, work, annotation, target, options, histograms, means, roundings), costs, statistics, warnings
+    )
 
 
 def _placed(material: Material, costs: Costs, probe: Probe, threads: int) -> Trial:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from onnxqp.recover.iterate import Recovered, plan_with_samples, prune_and_recover, recovery_kind, settled
+from onnxqp.recover.iterate import (
+    Recovered,
+    channel_scorer,
+    plan_with_samples,
+    prune_and_recover,
+    recovery_kind,
+    settled,
+)
 from onnxqp.recover.reconstruct import Refitted, recover_model
 
 __all__ = [
     "Recovered",
     "Refitted",
+    "channel_scorer",
     "plan_with_samples",
     "prune_and_recover",
     "recover_model",

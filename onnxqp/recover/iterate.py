@@ -70,7 +70,7 @@ def prune_and_recover(
     if options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
     feeds = list(samples)
-    scorer, clock = _scorer(options, feeds, seed), _clock(model, options, trial, threads)
+    scorer, clock = channel_scorer(options, feeds, seed), _clock(model, options, trial, threads)
     before, cuts, warnings, records = model, list[Cut](), list[str](), list[Pruning]()
     current = model
     for number in range(1, options.steps + 1):
@@ -95,14 +95,15 @@ def plan_with_samples(
     """What would be cut, with the scores that samples give; nothing is changed."""
     feeds = list(samples)
     clock = _clock(model, options, feeds[:2], threads)
-    return plan(model, options, step=step, scorer=_scorer(options, feeds, seed), clock=clock).record
+    return plan(model, options, step=step, scorer=channel_scorer(options, feeds, seed), clock=clock).record
 
 
 def _clock(model: ir.Model, options: PruneOptions, feeds: Sequence[Feed], threads: int) -> Clock | None:
     return wall_clock(model, feeds, threads=threads) if options.latency_ratio is not None and feeds else None
 
 
-def _scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:
+def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:
+    """What scores channels on samples, for the criteria that need them; None for the others."""
     kind = options.criterion
     if kind not in ("activation", "reconstruction"):
         return None

@@ -25,6 +25,7 @@ from onnxqp.report.records import (
     Report,
     Size,
 )
+from onnxqp.report.regions import regions
 from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
@@ -40,6 +41,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False) -> lis
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_ranges(report.calibration, every) if report.calibration else ()),
         *tensors(report, every),
+        *regions(report, every),
         *frontier(report),
         *(_models(report) if report.models else ()),
         *(_gates(report.gates) if report.gates else ()),

@@ -194,6 +194,21 @@ class TensorError:
 
 
 @dataclass(frozen=True)
+class Region:
+    """What one part of a model costs when it alone is quantized (`quantize:NODE`) or cut in half (`prune:GROUP`).
+
+    `unit` of the cost: points of the metric where there are labels, else the squared error of the worst output
+    relative to its squared signal.
+    """
+
+    id: str
+    members: list[str]
+    cost: float  # higher is worse
+    unit: str
+    sqnr_db: float | None = None  # of the outputs; None: identical
+
+
+@dataclass(frozen=True)
 class Gate:
     name: str
     limit: float
@@ -245,6 +260,7 @@ class Report:
     frontier: list[FrontierPoint] | None = None
     models: list[ModelLatency] | None = None
     tensors: list[TensorError] | None = None
+    regions: list[Region] | None = None
     gates: list[Gate] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from onnxqp.cli import main
 def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     fake = FakeApi()
     module = ModuleType("onnxqp.api")
-    for name in ("inspect", "quantize", "prune", "validate", "bench", "calibrate", "debug", "operators", "doctor"):
+    for name in (
+        "inspect",
+        "quantize",
+        "prune",
+        "validate",
+        "bench",
+        "calibrate",
+        "debug",
+        "sensitivity",
+        "operators",
+        "doctor",
+    ):
         setattr(module, name, fake.function(name))
     monkeypatch.setitem(sys.modules, "onnxqp.api", module)
     monkeypatch.setattr(sys.modules["onnxqp"], "api", module, raising=False)
