@@ -112,6 +112,7 @@ def quantize(
                 statistics=stored,
                 typical=stored is None or inputs.calibration.source == "data",
                 threads=job.measure.threads,
+                measured=job.measured,
                 progress=advance,
             )
         for warning in done.warnings:
@@ -171,7 +172,7 @@ def prune(
     one_of(**{name.replace("-", "_"): value for name, value in options.amounts.items()})
     job = Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
     run, seed = job.run, job.data_options.seed
-    step = resolve(options.target).channel_step
+    step = resolve(job.measured.resolved(options.target)).channel_step
     with run.memory:
         if job.write.dry_run and not job.has_data and options.latency_ratio is None:
             with job.subject.blamed():
@@ -195,6 +196,7 @@ def prune(
                 step=step,
                 seed=seed,
                 threads=job.measure.threads,
+                measured=job.measured,
                 progress=advance,
             )
         for warning in done.warnings:

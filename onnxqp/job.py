@@ -12,10 +12,11 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxqp import model as files
-from onnxqp import soundness
+from onnxqp import profile, soundness
 from onnxqp.errors import OnnxqpError
 from onnxqp.gather import DataLike, Inputs, as_options, gather
 from onnxqp.judge import Verdict, judge, require, require_finite
+from onnxqp.measurements import Measurements
 from onnxqp.normalize import normalize
 from onnxqp.normalize.precision import float32_form
 from onnxqp.options import (
@@ -70,6 +71,7 @@ class Job:
     measure: MeasureOptions
     gates: Gates
     write: WriteOptions
+    measured: Measurements
 
     @classmethod
     def start(
@@ -97,7 +99,10 @@ class Job:
         subject = open_subject(model)
         path = output_path(subject, write.output, product)
         if not write.dry_run:
-            check_output(path, write.force, [subject.path, *_data_files(data_options)])
+            known = [subject.path, *_data_files(data_options)]
+            check_output(path, write.force, known)
+            profile.check(measure, write.force, [*known, path])
+        measured = profile.measurements(measure, subject)
         normal = normalised(run, subject)
         if command == "quantize":  # a command's name, not its product: what is pruned stays in its own precision
             normal, notes = float32_form(normal)
@@ -107,7 +112,7 @@ class Job:
         with run.stage("open"):
             baseline = open_baseline(run, subject, normal, measure.threads, optimize=measure.validate)
             soundness.check_weights(normal, subject.path)
-        return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write)
+        return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write, measured)
 
     @property
     def has_data(self) -> bool:
@@ -128,6 +133,7 @@ class Job:
 
         `macs` of the candidate, where they are known.
         """
+        profile.save(self.measured, self.measure, self.subject)
         outcome: dict[str, Any] = {}
         feeds = inputs.some(TRIAL_FEEDS)
 

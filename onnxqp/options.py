@@ -53,12 +53,14 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How results are judged."""
+    """How results are judged. `profile` and `save_profile` name files of measured decisions to read or to write."""
 
     metric: str = "top1"
     output_name: str | None = None
     threads: int = 1
     validate: bool = True
+    profile: str | None = None
+    save_profile: str | None = None
 
 
 @dataclass(frozen=True)

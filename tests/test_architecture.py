@@ -20,10 +20,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("job",),
-    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "sensitivity", "steps"),
+    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "profile", "sensitivity", "steps"),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
-    ("axes", "errors", "options", "plan", "specs", "wire"),
+    ("axes", "errors", "measurements", "options", "plan", "specs", "wire"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
 FREE = ("onnxqp.report.records",)  # data only: every room may speak in reports

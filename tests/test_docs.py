@@ -27,7 +27,7 @@ _REPORTING = "--json --report --config --quiet --verbose --debug --help"
 _SELECTION = "--include --exclude --op-type --target"
 _DATA = "--data --preprocess --samples --batch-size --seed --shape --threads"
 _JUDGING = "--eval --metric --output-name --max-drop --min-agreement --min-speedup --max-size --min-size-ratio"
-_WRITING = "--output --force --dry-run --no-validate --keep-failed"
+_WRITING = "--profile --save-profile --output --force --dry-run --no-validate --keep-failed"
 OPTIONS = {
     "inspect": f"--groups --target {_REPORTING}",
     "quantize": "--method --per-tensor --calibration --save-calibration --no-bias-correction --no-equalize "

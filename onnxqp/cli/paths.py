@@ -18,9 +18,10 @@ def check(
     data: Sequence[str | None] = (),
     output: str | None = None,
     saved: str | None = None,
+    profile: str | None = None,
     reports: Sequence[str] = (),
 ) -> None:
-    """Refuse an output, saved statistics or a report that is a model, data, or another output.
+    """Refuse an output, saved statistics, a saved profile or a report that is a model, data, or another output.
 
     `data` are specifications as the user gave them: a path, or `file.py:function`. Raises UsageError for the same file
     twice and OutputError for a report that cannot be written where it should go.
@@ -28,7 +29,8 @@ def check(
     sources = [(Path(model), "the model") for model in models]
     sources += [(path, "data") for spec in data if spec for path in _data_paths(spec)]
     written: list[tuple[Path, str]] = []
-    outputs = [(output, "--output"), (saved, "--save-calibration"), *((report, "--report") for report in reports)]
+    outputs = [(output, "--output"), (saved, "--save-calibration"), (profile, "--save-profile")]
+    outputs += [(report, "--report") for report in reports]
     for name, what in ((name, what) for name, what in outputs if name):
         path = Path(name)
         for other, role in [*sources, *written]:

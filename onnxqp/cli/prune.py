@@ -44,7 +44,13 @@ def prune(
     from onnxqp import api
 
     source = the_model(model)
-    paths.check(models=[source], data=[data.data, data.eval], output=write.output, reports=screen.reports)
+    paths.check(
+        models=[source],
+        data=[data.data, data.eval, measure.profile],
+        output=write.output,
+        profile=measure.save_profile,
+        reports=screen.reports,
+    )
     with screen.progress() as progress:
         result = api.prune(source, options=how, data=data, measure=measure, gates=gates, write=write, progress=progress)
     return screen.show(result.report, groups=write.dry_run)

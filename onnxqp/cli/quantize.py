@@ -47,9 +47,10 @@ def quantize(
     source = the_model(model)
     paths.check(
         models=[source],
-        data=[data.data, data.eval, how.calibration],
+        data=[data.data, data.eval, how.calibration, measure.profile],
         output=write.output,
         saved=how.save_calibration,
+        profile=measure.save_profile,
         reports=screen.reports,
     )
     with screen.progress() as progress:

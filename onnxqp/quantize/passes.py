@@ -21,6 +21,7 @@ from onnxqp.calibrate.ranges import Range, minmax
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import constant, dims, iterate, op_name
+from onnxqp.measurements import Measurements
 from onnxqp.model import clone, tensor_bytes
 from onnxqp.normalize.precision import float32_form
 from onnxqp.ops import rule_for
@@ -125,6 +126,7 @@ def quantize_model(
     statistics: Statistics | None = None,
     typical: bool = True,
     threads: int = 1,
+    measured: Measurements | None = None,
     progress: Progress | None = None,
 ) -> QuantizeResult:
     """Quantize a copy of a normalised model; `samples` may be iterated several times.
@@ -133,16 +135,27 @@ def quantize_model(
     `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
     those that the result holds are of every value that another run may want. Samples that are not `typical` of what the
     model will see, beside statistics that are, only run it: weights then go to the nearest integers. With the target
-    `auto` this machine is measured, with that many `threads`, to decide what runs on integers.
+    `auto` this machine is measured, with that many `threads`, to decide what runs on integers; `measured` keeps what
+    the clock said, or gives back what it said in an earlier run.
 
     Raises UnsupportedError for a model that is quantized already or in which nothing can be, ModelError for weights
     that are not finite, DataError for samples that do not fit.
     """
     repeatable = list(samples) if isinstance(samples, Iterator) else samples
     few = _evenly(repeatable, FEW) if few is None else few
-    made = prepared(model, repeatable, options, few=few, statistics=statistics, typical=typical, progress=progress)
+    measured = measured or Measurements()
+    made = prepared(
+        model,
+        repeatable,
+        options,
+        few=few,
+        statistics=statistics,
+        typical=typical,
+        target=measured.resolved(options.target),
+        progress=progress,
+    )
     material = made.material
-    trial = _placed(material, made.costs, Probe(material.model, _evenly(few, PROBE_FEEDS)), threads)
+    trial = _placed(material, made.costs, Probe(material.model, _evenly(few, PROBE_FEEDS), measured), threads)
     candidate = trial.placement.candidate
     if not candidate.changed:
         raise _nothing(candidate.plan)
@@ -167,19 +180,23 @@ def prepared(
     few: Iterable[Feed],
     statistics: Statistics | None = None,
     typical: bool = True,
+    target: str | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """All that comes before a decision; arguments and errors are those of `quantize_model`."""
+    """All that comes before a decision; arguments and errors are those of `quantize_model`.
+
+    `target`, where it is not that of the options: what `auto` was in an earlier run.
+    """
     _refuse_quantized(model)
     _refuse_not_finite(model)
     model, _ = float32_form(model)
-    target = resolve(options.target)
+    table = resolve(target or options.target)
     model, scales = _equalized(model, few, options, statistics)
     work = clone(model)
     _prepare(work, options)
-    annotation = annotate(work, target, options.selection)
+    annotation = annotate(work, table, options.selection)
     elements = _elements(work, annotation, samples, statistics)
-    costs = Costs(target, elements)
+    costs = Costs(table, elements)
     values, channels = _observed(annotation), _channels(annotation)
     if statistics is None:
         every = _observable(work, options) if options.save_calibration is not None else (values, channels)
@@ -199,7 +216,7 @@ def prepared(
     means = {name: mean for name in corrected if (mean := statistics.means[name].mean) is not None}
     roundings = layer_roundings(work, few) if typical else {}
     return Prepared(
-        Material(model, work, annotation, target, options, histograms, means, roundings), costs, statistics, warnings
+        Material(model, work, annotation, table, options, histograms, means, roundings), costs, statistics, warnings
     )
 
 

@@ -31,6 +31,7 @@ CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
 NEARLY_DB = 3.0  # so far below what is enough nothing is worth the search
+_INSTANT = 1e-9  # seconds: no model takes less
 TIE = 0.01  # among candidates this close the one with fewer integers wins
 
 
@@ -92,7 +93,7 @@ def place(material: Material, table: Costs, probe: Probe, *, threads: int) -> Pl
     if any(unit.chosen for unit in full.integer):
         return place_by_table(material, table, probe)
     whole = material.build(full)
-    costs = measure_costs(material, table, whole, probe.feeds[:TIMED_FEEDS], threads=threads)
+    costs = measure_costs(material, table, whole, probe, threads=threads)
     rivals = [material.build(decision) for decision in _promising(material, table, costs)]
     dynamic = material.build_dynamic() if _many_products(material, costs) else None
     rivals += [dynamic] if dynamic is not None else []
@@ -156,7 +157,12 @@ def _race(
 
 def _seconds(sessions: Sequence[Session], probe: Probe, effort: Effort) -> list[float]:
     """Of one inference each: the lower quartile, for what disturbs a measurement only ever adds to it."""
-    return [float(np.quantile(times, 0.25)) for times in measure(sessions, probe.feeds[:TIMED_FEEDS], effort=effort)]
+
+    def race() -> list[float]:
+        times = measure(sessions, probe.feeds[:TIMED_FEEDS], effort=effort)
+        return [float(np.quantile(each, 0.25)) for each in times]
+
+    return [max(seconds, _INSTANT) for seconds in probe.measured.of("seconds of models", race, len(sessions))]
 
 
 def _best(field: Sequence[Placement], probe: Probe) -> Placement | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from onnxqp.measurements import Measurements
 from onnxqp.runtime import Session
 from onnxqp.specs import Array, Feed
 
@@ -28,6 +29,7 @@ class Probe:
 
     model: ir.Model
     feeds: Sequence[Feed]
+    measured: Measurements = field(default_factory=Measurements)
     _references: list[dict[str, Array]] = field(default_factory=list)
 
     def noise_of(self, model: ir.Model) -> float:
@@ -36,6 +38,10 @@ class Probe:
 
     def noise(self, session: Session) -> float:
         """Of a candidate that is open."""
+        (found,) = self.measured.of("noise", lambda: [self._noise(session)], 1)
+        return found
+
+    def _noise(self, session: Session) -> float:
         sums: dict[str, tuple[float, float]] = {}
         for feed, reference in zip(self.feeds, self.references(), strict=True):
             for name, array in session.run(feed).items():

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
 from onnxqp.errors import UsageError
+from onnxqp.measurements import Measurements
 from onnxqp.options import Criterion, PruneOptions, Recover
 from onnxqp.prune import plan, prune_model
 from onnxqp.prune.budgets import Clock, wall_clock
@@ -60,17 +61,18 @@ def prune_and_recover(
     step: int = 16,
     seed: int = 0,
     threads: int = 1,
+    measured: Measurements | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
     """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times.
 
     Every cut is proven on `trial` before it is recovered, and recovered towards the first model. Errors are those of
-    `prune_model`. `threads`: of what measures time, for `latency_ratio`.
+    `prune_model`. `threads`: of what measures time, for `latency_ratio`; `measured` keeps or gives back the times.
     """
     if options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
     feeds = list(samples)
-    scorer, clock = channel_scorer(options, feeds, seed), _clock(model, options, trial, threads)
+    scorer, clock = channel_scorer(options, feeds, seed), _clock(model, options, trial, threads, measured)
     before, cuts, warnings, records = model, list[Cut](), list[str](), list[Pruning]()
     current = model
     for number in range(1, options.steps + 1):
@@ -98,8 +100,16 @@ def plan_with_samples(
     return plan(model, options, step=step, scorer=channel_scorer(options, feeds, seed), clock=clock).record
 
 
-def _clock(model: ir.Model, options: PruneOptions, feeds: Sequence[Feed], threads: int) -> Clock | None:
-    return wall_clock(model, feeds, threads=threads) if options.latency_ratio is not None and feeds else None
+def _clock(
+    model: ir.Model,
+    options: PruneOptions,
+    feeds: Sequence[Feed],
+    threads: int,
+    measured: Measurements | None = None,
+) -> Clock | None:
+    if options.latency_ratio is None or not feeds:
+        return None
+    return wall_clock(model, feeds, threads=threads, measured=measured)
 
 
 def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:

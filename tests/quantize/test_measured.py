@@ -63,7 +63,7 @@ def test_a_profile_times_every_unit_in_both_forms(trial):
     table = trial.placement.costs
     full = everything(trial.material.annotation, table)
     whole = trial.material.build(full)
-    costs = measure_costs(trial.material, table, whole, trial.probe.feeds, threads=1)
+    costs = measure_costs(trial.material, table, whole, trial.probe, threads=1)
     heavy = [unit for unit in full.integer if unit.node.op_type == "Conv"]
     assert len(heavy) == 6
     for unit in heavy:

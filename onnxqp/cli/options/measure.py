@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from onnxqp.cli.options.declare import MEASURE, gathered, option, switch
@@ -38,9 +40,17 @@ def _judged(metric: str, output_name: str | None, threads: int) -> MeasureOption
     return MeasureOptions(metric, output_name, threads)
 
 
-def _measured(metric: str, output_name: str | None, threads: int, no_validate: bool) -> MeasureOptions:
-    judged = _judged(metric, output_name, threads)
-    return MeasureOptions(judged.metric, judged.output_name, judged.threads, validate=not no_validate)
+def _measured(
+    metric: str,
+    output_name: str | None,
+    threads: int,
+    profile: str | None,
+    save_profile: str | None,
+    no_validate: bool,
+) -> MeasureOptions:
+    return replace(
+        _judged(metric, output_name, threads), validate=not no_validate, profile=profile, save_profile=save_profile
+    )
 
 
 judging = gathered("measure", _judged, *_judging)
@@ -48,6 +58,13 @@ measuring = gathered(
     "measure",
     _measured,
     *_judging,
+    option(
+        MEASURE,
+        "--profile",
+        metavar="FILE",
+        help="Decide by the measurements in a file of --save-profile: the same result, to the byte, as then.",
+    ),
+    option(MEASURE, "--save-profile", metavar="FILE", help="Keep the measurements that decisions rest on, as JSON."),
     switch(
         MEASURE,
         "--no-validate",
