@@ -83,6 +83,23 @@ class Reduction(Enum):
 
 
 @dataclass(frozen=True)
+class Zero:
+    """Of integers, what stands for 0: input `index` of their reader, along `axis` where each channel has its own."""
+
+    index: int
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Of integers, what they stand for: (w - zero) * scale, by names of constants; along `axis`, or None for all."""
+
+    scale: str
+    zero: str | None
+    axis: int | None
+
+
+@dataclass(frozen=True)
 class Consumption:
     """Input `index` of `node` (by name) is used up along `axis`, an inner axis of that input."""
 
@@ -90,6 +107,7 @@ class Consumption:
     index: int
     axis: int
     reduction: Reduction
+    zero: Zero | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,7 @@ class Weight:
     value: str
     produced: int | None
     consumed: int | None
+    scale: Scale | None = None  # of a weight that the node reads as integers
 
 
 def components(count: int, left: Labels, right: Labels) -> Labels:
@@ -145,6 +164,7 @@ class AxisLabels:
         self.consumptions: dict[tuple[str, int, int], Consumption] = {}
         self.weights: list[Weight] = []
         self.images: set[str] = set()  # values on their way to an operator that has its channels on axis 1
+        self.rebuilt: set[str] = set()  # weights that nodes rebuild from constants, as DequantizeLinear does
 
     # ---- labels -------------------------------------------------------------------------------------------------
 
@@ -211,7 +231,7 @@ class AxisLabels:
         name = _name(value)
         return () if name is None else self._families.get(name, ())
 
-    def family(self, value: ir.Value, axis: int) -> Family | None:
+    def family(self, value: ir.Value | str, axis: int) -> Family | None:
         """The family whose inner axis is `axis`."""
         return next((family for family in self.families(value) if family.inner == axis), None)
 
@@ -245,6 +265,20 @@ class AxisLabels:
         name = _name(value)
         if name is not None:
             self._families[name] = (*self.families(value), family)
+
+    def adopt(self, value: ir.Value, family: Family) -> None:
+        """One more reason for slices of a constant to go: ties with the labels it has on that axis, or is attached."""
+        name = _name(value)
+        there = self.family(value, axis) if isinstance(axis := family.inner, int) else None
+        if there is not None:
+            common = [a for a in there.axes if a in family.axes]
+            there, family = self.coarsen(there, common), self.coarsen(family, common)
+            self.tie(there.labels, family.labels.transpose([family.axes.index(a) for a in common]))
+            return
+        pin = None if name is None else self._frozen.get(name) or self._frozen_axes.get((name, axis))  # type: ignore[arg-type]
+        if pin is not None:
+            self.pin_because(family.labels, pin)
+        self.attach(value, family)
 
     def freeze(self, value: ir.Value, axis: int, pin: Pin) -> None:
         """`axis` of `value` is never cut: its labels are pinned, those it has and those it may get."""
@@ -289,15 +323,23 @@ class AxisLabels:
 
     # ---- what nodes do with values ------------------------------------------------------------------------------
 
-    def weigh(self, node: ir.Node, index: int, *, produced: int | None = None, consumed: int | None = None) -> None:
+    def weigh(
+        self,
+        node: ir.Node,
+        index: int,
+        *,
+        produced: int | None = None,
+        consumed: int | None = None,
+        scale: Scale | None = None,
+    ) -> None:
         """Input `index` is a weight: where it is a constant, its slices measure how much a channel matters."""
         name = _name(node.inputs[index])
         if name is not None:
-            self.weights.append(Weight(node.name or "", node.op_type, name, produced, consumed))
+            self.weights.append(Weight(node.name or "", node.op_type, name, produced, consumed, scale))
 
-    def consume(self, node: ir.Node, index: int, axis: int, reduction: Reduction) -> None:
+    def consume(self, node: ir.Node, index: int, axis: int, reduction: Reduction, zero: Zero | None = None) -> None:
         """`node` uses up `axis` of input `index`: the masked model keeps removed labels out of it there."""
-        consumption = Consumption(node.name or "", index, axis, reduction)
+        consumption = Consumption(node.name or "", index, axis, reduction, zero)
         self.consumptions[(consumption.node, index, axis)] = consumption
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxqp import ops
 from onnxqp.graph import add_initializer, constant, is_constant, subgraphs
 from onnxqp.integrity import bodies
+from onnxqp.normalize.alike import infer_alike
 from onnxqp.normalize.light import light_proto
 from onnxqp.ops.operator import Elements
 
@@ -29,10 +30,14 @@ def _refine(model: ir.Model) -> bool:
     """Write down dimensions that onnx's inference leaves open and an operator's record can tell."""
     changed = False
     for node in model.graph:
-        known = ops.rule_for(node).infer(node)
+        rule = ops.rule_for(node)
+        known, alike = rule.infer(node), rule.alike(node)
+        if known is None and alike is not None:
+            known = infer_alike(node, alike)
         if known is not None:
+            like = node.inputs[rule.type_from]
             node.outputs[0].shape = ir.Shape(known)
-            node.outputs[0].type = node.outputs[0].type or (node.inputs[0].type if node.inputs[0] is not None else None)
+            node.outputs[0].type = node.outputs[0].type or (None if like is None else like.type)
             changed = True
     return changed
 

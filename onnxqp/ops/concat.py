@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -23,15 +24,7 @@ class Concat(Operator):
     keeps_axes: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        rank = rank_of(node.inputs[0])
-        axis = attribute_int(node, "axis", 0) % rank
-        for value in node.inputs:
-            movable(labels, value)
-        joined = _concatenate(node, labels, axis)
-        names = [ASIDE if i == axis else i for i in range(rank)]
-        join(labels, node, dict.fromkeys(range(len(node.inputs)), names), {0: names})
-        if joined is not None:
-            labels.give(node.outputs[0], [*labels.families(node.outputs[0]), joined])
+        couple_joined(node, labels, range(len(node.inputs)))
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.concat_elements(node, known)
@@ -64,6 +57,19 @@ class Split(Operator):
 
     def quantization(self, node: ir.Node) -> Role:
         return Movement("Split")
+
+
+def couple_joined(node: ir.Node, labels: AxisLabels, parts: Sequence[int]) -> None:
+    """Join the inputs `parts` along the node's axis."""
+    rank = rank_of(node.inputs[parts[0]])
+    axis = attribute_int(node, "axis", 0) % rank
+    for index in parts:
+        movable(labels, node.inputs[index])
+    joined = _concatenate(node, labels, [node.inputs[index] for index in parts], axis)
+    names = [ASIDE if i == axis else i for i in range(rank)]
+    join(labels, node, dict.fromkeys(parts, names), {0: names})
+    if joined is not None:
+        labels.give(node.outputs[0], [*labels.families(node.outputs[0]), joined])
 
 
 def take_range(labels: AxisLabels, node: ir.Node, family: Family, axis: int, start: int, stop: int) -> Family | None:
@@ -104,16 +110,16 @@ def split_sizes(node: ir.Node) -> tuple[int, list[int]]:
     return axis, [min(each, whole - i * each) for i in range(len(node.outputs))]
 
 
-def _concatenate(node: ir.Node, labels: AxisLabels, axis: int) -> Family | None:
+def _concatenate(node: ir.Node, labels: AxisLabels, values: Sequence[ir.Value | None], axis: int) -> Family | None:
     """The labels of all operands along the axis, one after the other; those of an operand without are pinned."""
-    families = [None if value is None else labels.family(value, axis) for value in node.inputs]
+    families = [None if value is None else labels.family(value, axis) for value in values]
     known = [family for family in families if family is not None]
     if not known:
         return None
     outer = tuple(a for a in known[0].outer if all(a in family.outer for family in known))
     blocks = labels.coarsen(known[0], (*outer, axis)).labels.shape[:-1]
     parts: list[Labels] = []
-    for value, family in zip(node.inputs, families, strict=True):
+    for value, family in zip(values, families, strict=True):
         if family is not None:
             whole = labels.coarsen(family, (*outer, axis))
             parts.append(whole.labels.transpose([whole.axes.index(a) for a in (*outer, axis)]))

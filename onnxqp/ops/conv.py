@@ -6,12 +6,12 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, Cut
+from onnxqp.axes import AxisLabels, Cut, Name
 from onnxqp.graph import attribute_int, attribute_ints, attribute_string, is_constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.contraction import Windows
 from onnxqp.ops.cost import dimension, element_count
-from onnxqp.ops.grouped import couple_grouped
+from onnxqp.ops.grouped import Layer, couple_grouped
 from onnxqp.ops.join import dims_of, join, rank_of
 from onnxqp.ops.operator import Affine, Operator
 from onnxqp.ops.windows import convolution_fault
@@ -30,14 +30,14 @@ class Conv(Operator):
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)
         if group != 1:
-            couple_grouped(node, labels, group, transposed=False)
+            couple_grouped(Layer(node, labels, group), transposed=False)
             return
         names = _names(node, weight=("out", "in"))
-        join(labels, node, names, {0: _image(node, "out")})
+        join(labels, node, names, {0: image_names(node, "out")})
         labels.weigh(node, 1, produced=0, consumed=1)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
-        _resize_depthwise(node, cut)
+        resize_depthwise(node, cut)
 
     def macs(self, node: ir.Node) -> int:
         weight = node.inputs[1]
@@ -68,14 +68,14 @@ class ConvTranspose(Operator):
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         group = attribute_int(node, "group", 1)
         if group != 1:
-            couple_grouped(node, labels, group, transposed=True)
+            couple_grouped(Layer(node, labels, group), transposed=True)
             return
         names = _names(node, weight=("in", "out"))
-        join(labels, node, names, {0: _image(node, "out")})
+        join(labels, node, names, {0: image_names(node, "out")})
         labels.weigh(node, 1, produced=1, consumed=0)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
-        _resize_depthwise(node, cut)
+        resize_depthwise(node, cut)
 
     def macs(self, node: ir.Node) -> int:
         weight = node.inputs[1]
@@ -91,19 +91,19 @@ class ConvTranspose(Operator):
         return Compute("ConvTranspose", (0,))
 
 
-def _image(node: ir.Node, channels: str) -> list[str | None]:
+def image_names(node: ir.Node, channels: str) -> list[Name | None]:
     """Names of an image's axes: batch, channels, and space, which is convolved."""
     return ["batch", channels, *[None] * (rank_of(node.inputs[0]) - 2)]
 
 
-def _names(node: ir.Node, weight: tuple[str, str]) -> dict[int, list[str | None]]:
-    names: dict[int, list[str | None]] = {0: _image(node, "in"), 1: [*weight, *_image(node, "in")[2:]]}
+def _names(node: ir.Node, weight: tuple[str, str]) -> dict[int, list[Name | None]]:
+    names: dict[int, list[Name | None]] = {0: image_names(node, "in"), 1: [*weight, *image_names(node, "in")[2:]]}
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         names[2] = ["out"]
     return names
 
 
-def _resize_depthwise(node: ir.Node, cut: Cut) -> None:
+def resize_depthwise(node: ir.Node, cut: Cut) -> None:
     """A depthwise convolution has as many groups as channels; other group counts stay."""
     group = attribute_int(node, "group", 1)
     if group > 1 and dims_of(node.inputs[0])[1] == group:

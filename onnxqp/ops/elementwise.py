@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels
+from onnxqp.axes import AxisLabels, Name
 from onnxqp.graph import constant
 from onnxqp.ops import folding, quantizing
-from onnxqp.ops.join import join, rank_of, same_shape
+from onnxqp.ops.join import dims_of, join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Elements, Operator
 from onnxqp.specs import Activation, Compute, Float, Movement, Role
 
@@ -28,11 +29,40 @@ class Elementwise(Operator):
         """Functions of one input keep its shape; onnx does not know those outside its own domain."""
         return same_shape(node) if self.operands == 1 else None
 
+    def carriers(self, node: ir.Node) -> Sequence[int]:
+        """The inputs that carry elements."""
+        return range(len(node.inputs[: self.operands]))
+
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        carriers = [index for index, value in enumerate(node.inputs[: self.operands]) if value is not None]
+        carriers = [index for index in self.carriers(node) if node.inputs[index] is not None]
         rank = max(rank_of(node.inputs[index]) for index in carriers)
         names = {index: range(rank - rank_of(node.inputs[index]), rank) for index in carriers}
         join(labels, node, names, dict.fromkeys(range(len(node.outputs)), range(rank)))
+
+    def settle(self, node: ir.Node, labels: AxisLabels) -> None:
+        for value in node.inputs[: self.operands]:
+            if value is not None:
+                hand_down(labels, node, value)
+
+
+class Arithmetic(Elementwise):
+    """A function of two operands that numpy has too."""
+
+    rebuilds: ClassVar[bool] = True
+    function: ClassVar[np.ufunc]
+
+    def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
+        return np.asarray(self.function(*operands))
+
+
+def hand_down(labels: AxisLabels, node: ir.Node, value: ir.Value) -> None:
+    """The labels of output 0, on those axes that an operand, aligned from the right, has too."""
+    shape, output = dims_of(value), node.outputs[0]
+    shift = rank_of(output) - len(shape)
+    axis_of: dict[Name, Name] = {axis + shift: axis for axis, size in enumerate(shape) if size != 1}
+    for family in labels.families(output):
+        if family.inner in axis_of:
+            labels.adopt(value, labels.coarsen(family, axis_of).renamed(axis_of))
 
 
 class Relu(Elementwise):
@@ -161,6 +191,7 @@ class Cast(Elementwise):
     op_types: ClassVar[tuple[str, ...]] = ("Cast", "CastLike")
 
     operands: ClassVar[int | None] = 1
+    rebuilds: ClassVar[bool] = True
     pointwise: ClassVar[bool] = False  # what rounding to another type makes of an element is no smooth function
 
     def passes_through(self, node: ir.Node) -> bool:
@@ -178,11 +209,17 @@ class Cast(Elementwise):
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)
 
+    def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
+        dtype = node.outputs[0].dtype
+        assert dtype is not None
+        return np.asarray(operands[0]).astype(dtype.numpy())
 
-class Add(Elementwise):
+
+class Add(Arithmetic):
     """Both operands and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Add",)
+    function: ClassVar[np.ufunc] = np.add
 
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.binary_affine(node, scales=False)
@@ -197,10 +234,11 @@ class Add(Elementwise):
         return Compute("Add", (0, 1))
 
 
-class Mul(Elementwise):
+class Mul(Arithmetic):
     """Both operands and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Mul",)
+    function: ClassVar[np.ufunc] = np.multiply
 
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.binary_affine(node, scales=True)
@@ -221,10 +259,11 @@ class Binary(Elementwise):
         return quantizing.no_kernel(node)
 
 
-class Sub(Elementwise):
+class Sub(Arithmetic):
     """Both operands and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Sub",)
+    function: ClassVar[np.ufunc] = np.subtract
 
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.inverse_affine(node, scales=False)
@@ -237,10 +276,11 @@ class Sub(Elementwise):
         quantizing.invert(node, "Add", np.negative)
 
 
-class Div(Elementwise):
+class Div(Arithmetic):
     """Both operands and the output tie."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Div",)
+    function: ClassVar[np.ufunc] = np.divide
 
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.inverse_affine(node, scales=True)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family
-from onnxqp.graph import attribute_string, constant, dims, is_constant
+from onnxqp.graph import attribute_string, constant, dims
 from onnxqp.ops import quantizing
 from onnxqp.ops.join import dims_of, movable, without
 from onnxqp.ops.operator import Operator
@@ -65,11 +65,13 @@ class Expand(Operator):
         before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
         shift = len(after) - len(before)
         new = {axis: axis + shift for axis in range(len(before))}
-        if is_constant(node.inputs[0]) and all(size == 1 for size in before):  # one number everywhere: any may go
-            wide = [axis for axis, size in enumerate(after) if size is not None and size > 1]
-            labels.give(node.outputs[0], [Family((axis,), labels.fresh(after[axis] or 0)) for axis in wide])
-            return
-        labels.give(node.outputs[0], [family.renamed(new) for family in movable(labels, node.inputs[0])])
+        made = [family.renamed(new) for family in movable(labels, node.inputs[0])]
+        # one number all along an axis: any of its places may go; copies of channels (heads of a key) are left to those
+        if not made and node.outputs[0].dtype is not ir.DataType.INT64:
+            for axis, size in enumerate(after):
+                if size is not None and size > 1 and (axis < shift or before[axis - shift] == 1):
+                    made.append(Family((axis,), labels.fresh(size)))
+        labels.give(node.outputs[0], made)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
         shift = len(dims_of(node.outputs[0])) - (len(dims(node.inputs[1]) or ()) and (dims_of(node.inputs[1])[0] or 0))

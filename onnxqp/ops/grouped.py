@@ -6,100 +6,128 @@ positions of it go. Its family runs over both channel axes, the other one number
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels, Pin, Reduction
-from onnxqp.graph import is_constant
-from onnxqp.ops.join import channel_labels, dims_of, tie_axis
+from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels, Pin, Reduction, Scale, Zero
+from onnxqp.ops.join import channel_labels, dims_of, is_weight, tie_axis
 
 
-def couple_grouped(node: ir.Node, labels: AxisLabels, group: int, *, transposed: bool) -> None:
+@dataclass(frozen=True)
+class Layer:
+    """A grouped convolution: where its operands stand. `along`: operands with one number for each output channel."""
+
+    node: ir.Node
+    labels: AxisLabels
+    group: int
+    weight_index: int = 1
+    along: Sequence[int] = (2,)
+    scale: Scale | None = None  # of a weight that is read as integers
+    zero: Zero | None = None
+
+    @property
+    def weight(self) -> ir.Value:
+        weight = self.node.inputs[self.weight_index]
+        if weight is None or not is_weight(self.labels, weight):
+            raise CannotCouple("a grouped convolution with a computed weight")
+        return weight
+
+    def consume(self, axis: int) -> None:
+        self.labels.consume(self.node, self.weight_index, axis, Reduction.SUM, self.zero)
+
+    def weigh(self, produced: int | None, consumed: int) -> None:
+        self.labels.weigh(self.node, self.weight_index, produced=produced, consumed=consumed, scale=self.scale)
+
+
+def couple_grouped(layer: Layer, *, transposed: bool) -> None:
     """Group convolution: weight (out, in / group, ...), or (in, out / group, ...) when `transposed`.
 
     Input and output channels come in `group` blocks that must keep the same number. With one input channel per group
     (depthwise) an output channel goes with its input channel.
     """
-    data, weight = node.inputs[0], node.inputs[1]
-    if data is None or weight is None or not is_constant(weight):
-        raise CannotCouple("a grouped convolution with a computed weight")
-    shape = dims_of(weight)
+    node, labels, group = layer.node, layer.labels, layer.group
+    data, shape = node.inputs[0], dims_of(layer.weight)
     rows, local = shape[0], shape[1]
-    if rows is None or local is None or rows % group:
+    if data is None or rows is None or local is None or rows % group:
         raise CannotCouple("a grouped convolution of unknown shape")
     pin = Pin(node.op_type, node.name or "", f"{node.op_type} mixes the positions of this axis")
     for axis in (0, *range(2, len(shape))):
         labels.freeze(data, axis, pin)
     entering = channel_labels(labels, data, 1)
     if local == 1 and (not transposed or rows == group):
-        leaving = _depthwise(node, labels, entering, rows // group)
+        leaving = _depthwise(layer, entering, rows // group)
     elif transposed:
-        leaving = _transposed(node, labels, entering, group)
+        leaving = _transposed(layer, entering)
     else:
-        leaving = _plain(node, labels, entering, group)
+        leaving = _plain(layer, entering)
     if leaving is not None:
-        if len(node.inputs) > 2:
-            tie_axis(labels, node, 2, 0, leaving)
+        for index in layer.along:
+            if (
+                index < len(node.inputs)
+                and node.inputs[index] is not None
+                and dims_of(node.inputs[index]) not in ((), (1,))
+            ):
+                tie_axis(labels, node, index, 0, leaving)
         labels.give(node.outputs[0], [Family((1,), leaving)])
 
 
-def _depthwise(node: ir.Node, labels: AxisLabels, entering: Labels | None, multiplier: int) -> Labels | None:
+def _depthwise(layer: Layer, entering: Labels | None, multiplier: int) -> Labels | None:
     """Each input channel has `multiplier` output channels of its own, which follow each other."""
-    labels.weigh(node, 1, consumed=0)
+    layer.weigh(None, 0)
     if entering is None:
-        _freeze(labels, node, 0)
+        _freeze(layer, 0)
         return None
     leaving = np.repeat(entering, multiplier)
-    tie_axis(labels, node, 1, 0, leaving)
+    tie_axis(layer.labels, layer.node, layer.weight_index, 0, leaving)
     return leaving
 
 
-def _plain(node: ir.Node, labels: AxisLabels, entering: Labels | None, group: int) -> Labels:
+def _plain(layer: Layer, entering: Labels | None) -> Labels:
     """Rows of the weight make output channels; its axis 1 is local."""
-    weight = node.inputs[1]
-    assert weight is not None
-    labels.weigh(node, 1, produced=0, consumed=1)
-    leaving = _rows(labels, weight)
+    labels, group = layer.labels, layer.group
+    layer.weigh(0, 1)
+    leaving = _rows(layer)
     labels.balance(leaving.reshape(group, -1))
     if entering is not None:
         labels.balance(entering.reshape(group, -1))
-    _local(node, labels, entering, group)
+    _local(layer, entering)
     return leaving
 
 
-def _transposed(node: ir.Node, labels: AxisLabels, entering: Labels | None, group: int) -> Labels | None:
+def _transposed(layer: Layer, entering: Labels | None) -> Labels | None:
     """Rows of the weight meet input channels; its axis 1, local, makes output channels."""
-    weight = node.inputs[1]
-    assert weight is not None
-    labels.weigh(node, 1, produced=1, consumed=0)
+    labels, group, weight = layer.labels, layer.group, layer.weight
+    layer.weigh(1, 0)
     if entering is None:
-        _freeze(labels, node, 0)
+        _freeze(layer, 0)
     else:
-        labels.tie(_rows(labels, weight), entering)
+        labels.tie(_rows(layer), entering)
         labels.balance(entering.reshape(group, -1))
-        labels.consume(node, 1, 0, Reduction.SUM)
+        layer.consume(0)
     local = dims_of(weight)[1] or 1
     if local == 1 or labels.family(weight, 1) is not None:
-        _freeze(labels, node, 1)
+        _freeze(layer, 1)
         return None
     leaving = labels.fresh(group * local)
     labels.balance(leaving.reshape(group, -1))
-    _local(node, labels, leaving, group, consumed=False)
+    _local(layer, leaving, consumed=False)
     return leaving
 
 
-def _rows(labels: AxisLabels, weight: ir.Value) -> Labels:
-    there = channel_labels(labels, weight, 0)
-    return labels.own(weight, (0,)).labels if there is None else there
+def _rows(layer: Layer) -> Labels:
+    there = channel_labels(layer.labels, layer.weight, 0)
+    return layer.labels.own(layer.weight, (0,)).labels if there is None else there
 
 
-def _local(node: ir.Node, labels: AxisLabels, channels: Labels | None, group: int, *, consumed: bool = True) -> None:
+def _local(layer: Layer, channels: Labels | None, *, consumed: bool = True) -> None:
     """Give axis 1 of the weight the labels of the channels of each row's group."""
-    weight = node.inputs[1]
-    assert weight is not None
+    labels, group, weight = layer.labels, layer.group, layer.weight
     rows, local = dims_of(weight)[:2]
     if channels is None or local == 1:
-        _freeze(labels, node, 1)
+        _freeze(layer, 1)
         return
     blocks = np.repeat(channels.reshape(group, -1), (rows or 0) // group, axis=0)
     there = labels.family(weight, 1)
@@ -111,10 +139,9 @@ def _local(node: ir.Node, labels: AxisLabels, channels: Labels | None, group: in
     else:
         labels.tie(there.labels if len(there.axes) == 2 else there.labels[None, :], blocks)
     if consumed:
-        labels.consume(node, 1, 1, Reduction.SUM)
+        layer.consume(1)
 
 
-def _freeze(labels: AxisLabels, node: ir.Node, axis: int) -> None:
-    weight = node.inputs[1]
-    if weight is not None:
-        labels.freeze(weight, axis, Pin(node.op_type, node.name or "", "meets channels that are not cut"))
+def _freeze(layer: Layer, axis: int) -> None:
+    pin = Pin(layer.node.op_type, layer.node.name or "", "meets channels that are not cut")
+    layer.labels.freeze(layer.weight, axis, pin)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels, Name, Pin, Reduction
+from onnxqp.axes import AxisLabels, CannotCouple, Family, Labels, Name, Pin, Reduction, Zero
 from onnxqp.graph import dims, is_constant
 
 Names: TypeAlias = Sequence[Name | None]
@@ -24,6 +25,7 @@ def join(
     *,
     reduction: Reduction = Reduction.SUM,
     statistic: Collection[Name] = (),
+    zeros: Mapping[int, int] = MappingProxyType({}),
 ) -> None:
     """Tie inputs and outputs of `node` by the names of their axes.
 
@@ -31,15 +33,16 @@ def join(
     None mixes its positions in a way no name describes: labels on it are pinned, and blocks along it must keep the same
     positions. A name that no output has is used up by `reduction`. Along `statistic` names the node computes statistics
     over the kept positions. Constants get labels where another operand has some, or where nobody else has the axis.
+    `zeros`: of operands that are integers, the input that says what stands for 0.
     """
-    _Join(labels, node, inputs, outputs).run(reduction, statistic)
+    _Join(labels, node, inputs, outputs, zeros).run(reduction, statistic)
 
 
 def movable(labels: AxisLabels, value: ir.Value | None) -> tuple[Family, ...]:
     """The families of a value that a node moves about; a constant first gets labels on every axis that has none."""
     if value is None:
         return ()
-    if can_own(value):
+    if can_own(labels, value):
         taken = {axis for family in labels.families(value) for axis in family.axes}
         for axis, size in enumerate(dims(value) or ()):
             if size is not None and size > 1 and axis not in taken:
@@ -72,7 +75,7 @@ def tie_axis(labels: AxisLabels, node: ir.Node, index: int, axis: int, channels:
     if value is None:
         return
     there = channel_labels(labels, value, axis)
-    if there is None and can_own(value):
+    if there is None and can_own(labels, value):
         there = labels.own(value, (axis,)).labels
     if there is not None:
         labels.tie(there, channels)
@@ -81,9 +84,14 @@ def tie_axis(labels: AxisLabels, node: ir.Node, index: int, axis: int, channels:
     labels.pin_because(channels, why or Pin(node.op_type, node.name or "", f"meets '{value.name}', which is not cut"))
 
 
-def can_own(value: ir.Value) -> bool:
-    """Whether labels may start in a value: constants, but int64 ones, which are shapes, indices and counters."""
-    return is_constant(value) and value.dtype is not ir.DataType.INT64
+def is_weight(labels: AxisLabels, value: ir.Value | None) -> bool:
+    """Whether a value is a constant, or rebuilt from constants whenever the model runs."""
+    return is_constant(value) or (value is not None and value.name in labels.rebuilt)
+
+
+def can_own(labels: AxisLabels, value: ir.Value) -> bool:
+    """Whether labels may start in a value: weights, but not of int64: those are shapes, indices and counters."""
+    return value.dtype is not ir.DataType.INT64 and is_weight(labels, value)
 
 
 def same_shape(node: ir.Node) -> Sequence[int | str | None] | None:
@@ -111,11 +119,17 @@ class _Join:
     """One `join`, step by step."""
 
     def __init__(
-        self, labels: AxisLabels, node: ir.Node, inputs: Mapping[int, Names], outputs: Mapping[int, Names]
+        self,
+        labels: AxisLabels,
+        node: ir.Node,
+        inputs: Mapping[int, Names],
+        outputs: Mapping[int, Names],
+        zeros: Mapping[int, int],
     ) -> None:
         self.labels = labels
         self.node = node
         self.outputs = outputs
+        self.zeros = zeros
         self.merged: dict[Name, Family] = {}  # by inner name
         self.operands: dict[int, dict[Name, int]] = {}  # of each input: the axis of each name
         self.opaque: dict[int, list[int]] = {}
@@ -139,7 +153,7 @@ class _Join:
         for index in self.operands:
             self.collect(index)
         for index in self.operands:
-            if can_own(self.value(index)):
+            if can_own(self.labels, self.value(index)):
                 self.label_constant(index)
         self.pin_conflicts()
         self.record(reduction, statistic)
@@ -187,7 +201,9 @@ class _Join:
 
     def others(self, index: int, name: Name) -> bool:
         """Whether an operand that is no constant has this axis, without labels."""
-        return any(name in self.operands[i] and not can_own(self.value(i)) for i in self.operands if i != index)
+        return any(
+            name in self.operands[i] and not can_own(self.labels, self.value(i)) for i in self.operands if i != index
+        )
 
     def reason_free(self, name: Name, but: int | None = None) -> Pin:
         """Why an axis cannot be cut: the reason of the operand that has it without labels."""
@@ -220,8 +236,16 @@ class _Join:
             if name in statistic:
                 self.labels.consume(self.node, having[0], self.operands[having[0]][name], Reduction.STATISTIC)
             elif name not in kept:
-                index = next((i for i in having if is_constant(self.value(i))), having[0])
-                self.labels.consume(self.node, index, self.operands[index][name], reduction)
+                index = next((i for i in having if is_weight(self.labels, self.value(i))), having[0])
+                self.labels.consume(self.node, index, self.operands[index][name], reduction, self.zero(index))
+
+    def zero(self, index: int) -> Zero | None:
+        """What stands for 0 in an operand; an axis that the zero points have stands in the operand too."""
+        at = self.zeros.get(index)
+        if at is None or at >= len(self.node.inputs) or self.node.inputs[at] is None:
+            return None
+        along = next(iter(self.operands.get(at, ())), None)
+        return Zero(at, None if along is None else self.operands[index].get(along))
 
     def give(self, index: int, names: Names, statistic: Collection[Name]) -> None:
         if index >= len(self.node.outputs):

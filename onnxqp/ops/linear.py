@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple
+from onnxqp.axes import AxisLabels, CannotCouple, Name
 from onnxqp.graph import attribute_float, attribute_int, constant, is_constant, rank
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.contraction import Product
@@ -67,10 +67,7 @@ class MatMul(Operator):
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         ranks = [rank_of(value) for value in node.inputs[:2]]
-        batch = [("batch", i) for i in reversed(range(max(*ranks, 2) - 2))]
-        left = ["k"] if ranks[0] == 1 else [*batch[len(batch) - ranks[0] + 2 :], "m", "k"]
-        right = ["k"] if ranks[1] == 1 else [*batch[len(batch) - ranks[1] + 2 :], "k", "n"]
-        output = [*batch, *left[-2:-1], *right[-1:]] if ranks[1] > 1 else [*batch, *left[-2:-1]]
+        left, right, output = product_names(*ranks)
         join(labels, node, {0: left, 1: right}, {0: output})
         if ranks[0] > 1:
             labels.weigh(node, 0, produced=ranks[0] - 2, consumed=ranks[0] - 1)
@@ -94,6 +91,14 @@ class MatMul(Operator):
 
     def plain(self, node: ir.Node) -> bool:
         return quantizing.gemm_from_matmul(node)
+
+
+def product_names(left: int, right: int) -> tuple[list[Name | None], list[Name | None], list[Name | None]]:
+    """Names of the axes of both operands, of these ranks, and of the product."""
+    batch: list[Name] = [("batch", i) for i in reversed(range(max(left, right, 2) - 2))]
+    first: list[Name | None] = ["k"] if left == 1 else [*batch[len(batch) - left + 2 :], "m", "k"]
+    second: list[Name | None] = ["k"] if right == 1 else [*batch[len(batch) - right + 2 :], "k", "n"]
+    return first, second, [*batch, *first[-2:-1], *second[-1:]] if right > 1 else [*batch, *first[-2:-1]]
 
 
 class Einsum(Operator):

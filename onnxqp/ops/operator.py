@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,15 @@ class Affine:
     shift: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """A standard operator whose output, of some of the inputs and attributes, has the shape of output 0."""
+
+    op_type: str
+    inputs: Sequence[int]
+    attributes: Sequence[str] = ()
+
+
 class Operator:
     """An operator that nobody described: its axes are pinned and it stays in float."""
 
@@ -59,6 +68,22 @@ class Operator:
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
         """Rewrite attributes and shape constants of `node` after its tensors were cut."""
+
+    rebuilds: ClassVar[bool] = (
+        False  # of constants alone, output 0 is a weight again, in other numbers: DequantizeLinear
+    )
+
+    def settle(self, node: ir.Node, labels: AxisLabels) -> None:
+        """Where the node rebuilds a weight: hand the labels that its readers gave it down to the operands."""
+        raise NotImplementedError(f"{node.op_type} rebuilds no weight")
+
+    def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
+        """The weight that the node rebuilds from constant operands."""
+        raise NotImplementedError(f"{node.op_type} rebuilds no weight")
+
+    def blank(self, node: ir.Node) -> npt.NDArray[Any] | None:
+        """Where the node rebuilds a weight: what operand 0 holds where the weight is 0, broadcasting; None: unknown."""
+        return None
 
     # ---- recovery
 
@@ -111,8 +136,14 @@ class Operator:
         return None
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
-        """The shape of output 0, of the type of input 0, where standard shape inference leaves it open."""
+        """The shape of output 0, of the type of input `type_from`, where standard shape inference leaves it open."""
         return None
+
+    def alike(self, node: ir.Node) -> Alike | None:
+        """The same, for operators that onnx does not know, by one that it knows."""
+        return None
+
+    type_from: ClassVar[int] = 0
 
     open_shape: ClassVar[bool] = False  # dimensions that come out equal for several input sizes may be taken as fixed
 

@@ -27,7 +27,7 @@ class MaxPool(Operator):
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
             labels.pin_node(node, "the indices of MaxPool count across channels")
-        _couple_window(node, labels)
+        couple_window(node, labels)
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.max_pool_role(node)
@@ -44,7 +44,7 @@ class AveragePool(Operator):
         return window_fault(node)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        _couple_window(node, labels)
+        couple_window(node, labels)
 
     def quantization(self, node: ir.Node) -> Role:
         return pooling.average_role(node) if node.op_type == "AveragePool" else quantizing.no_kernel(node)
@@ -94,9 +94,10 @@ class GlobalLpPool(Operator):
         _couple_global(node, labels, Reduction.SUM)
 
 
-def _couple_window(node: ir.Node, labels: AxisLabels) -> None:
+def couple_window(node: ir.Node, labels: AxisLabels, *, channels_last: bool = False) -> None:
     """Batch and channels pass, windows mix the positions of space."""
-    names = ["batch", "channels", *[None] * (rank_of(node.inputs[0]) - 2)]
+    space = [None] * (rank_of(node.inputs[0]) - 2)
+    names = ["batch", *space, "channels"] if channels_last else ["batch", "channels", *space]
     join(labels, node, {0: names}, {0: names})
 
 

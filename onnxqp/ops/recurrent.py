@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Labels, Pin, Reduction
-from onnxqp.graph import attribute_int, is_constant
+from onnxqp.graph import attribute_int
 from onnxqp.ops import quantizing
 from onnxqp.ops.cost import recurrent_macs
-from onnxqp.ops.join import channel_labels, dims_of
+from onnxqp.ops.join import channel_labels, dims_of, is_weight
 from onnxqp.ops.operator import Operator
 from onnxqp.specs import Role
 
@@ -65,7 +65,7 @@ class _Layer:
     def __init__(self, node: ir.Node, labels: AxisLabels, gates: int) -> None:
         self.node, self.labels, self.gates = node, labels, gates
         weight, recurrence = self.value(_WEIGHT), self.value(_RECURRENCE)
-        if weight is None or recurrence is None or not is_constant(weight) or not is_constant(recurrence):
+        if weight is None or recurrence is None or not (is_weight(labels, weight) and is_weight(labels, recurrence)):
             raise CannotCouple("a recurrent layer with computed weights")
         if labels.families(weight) or labels.families(recurrence):
             raise CannotCouple("weights shared between recurrent layers")
@@ -84,7 +84,7 @@ class _Layer:
         self.inputs()
         for index, blocks in ((_BIAS, 2 * self.gates), (_PEEPHOLES, 3)):
             value = self.value(index)
-            if value is not None and is_constant(value) and not self.labels.families(value):
+            if value is not None and is_weight(self.labels, value) and not self.labels.families(value):
                 self.labels.attach(value, self.family(1, np.tile(self.units, (1, blocks))))
             elif value is not None:
                 self.pin(f"'{value.name}' is computed, or shared with another node")
@@ -138,7 +138,7 @@ class _Layer:
             self.labels.tie(there.labels[None, :], self.units)
         elif there is not None and there.axes == (outer, 2):
             self.labels.tie(there.labels, self.units)
-        elif is_constant(value) and there is None:
+        elif is_weight(self.labels, value) and there is None:
             self.labels.attach(value, self.family(2, self.units, outer))
         else:
             why = self.labels.why_free(value, 2)

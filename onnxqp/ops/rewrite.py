@@ -29,15 +29,16 @@ class Insertion:
     def add(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value],
+        inputs: Sequence[ir.Value | None],
         *,
         like: ir.Value,
         resized: bool = False,
         attributes: Sequence[ir.Attr] = (),
+        domain: str = "",
     ) -> ir.Value:
         """A new node; its output has the type of `like`, and its shape or, when `resized`, its rank."""
         made = ir.Node(
-            "", op_type, inputs, attributes=attributes, name=unique_name(self.graph, f"{self._name}_{op_type}")
+            domain, op_type, inputs, attributes=attributes, name=unique_name(self.graph, f"{self._name}_{op_type}")
         )
         output = made.outputs[0]
         output.name = unique_name(self.graph, f"{self._name}_{op_type}_output")

@@ -18,9 +18,11 @@ def channel_macs(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> npt.NDAr
     cost = np.zeros(len(roots))
     nodes = {node.name: node for node in graph}
     for weight in dict.fromkeys(labels.weights):
-        value, node = graph.initializers.get(weight.value), nodes.get(weight.node)
+        node = nodes.get(weight.node)
+        if weight.value not in graph.initializers and weight.value not in labels.rebuilt:
+            continue
         for axis in {weight.produced, weight.consumed} - {None}:
-            family = None if value is None or axis is None else labels.family(value, axis)
+            family = None if axis is None else labels.family(weight.value, axis)
             if family is not None and node is not None and family.labels.size:
                 share = rule_for(node).macs(node) / family.labels.size
                 np.add.at(cost, roots[family.labels].reshape(-1), share)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels, CannotCouple, Pin
 from onnxqp.graph import rank, subgraphs
 from onnxqp.ops import rule_for
+from onnxqp.ops.join import is_weight
 
 
 def label_axes(graph: ir.Graph) -> AxisLabels:
@@ -20,7 +21,12 @@ def label_axes(graph: ir.Graph) -> AxisLabels:
     labels.images = image_values(graph)
     for value in graph.inputs:
         labels.freeze_value(value, Pin("", "", f"graph input '{value.name}'"))
+    rebuilding: list[ir.Node] = []
     for node in graph:
+        if _rebuilds(node, labels):
+            rebuilding.append(node)
+            labels.rebuilt.add(node.outputs[0].name or "")
+            continue
         try:
             rule_for(node).couple(node, labels)
         except CannotCouple as reason:
@@ -30,7 +36,16 @@ def label_axes(graph: ir.Graph) -> AxisLabels:
         labels.inherit(node)
     for value in graph.outputs:
         labels.freeze_value(value, Pin("", "", f"graph output '{value.name}'"))
+    for node in reversed(rebuilding):
+        rule_for(node).settle(node, labels)
     return labels
+
+
+def _rebuilds(node: ir.Node, labels: AxisLabels) -> bool:
+    """Whether a node makes a weight of constants alone: what reads the weight gives it labels, as if it were one."""
+    if not rule_for(node).rebuilds or node.outputs[0].dtype is ir.DataType.INT64 or not node.inputs:
+        return False
+    return all(value is None or is_weight(labels, value) for value in node.inputs)
 
 
 def image_values(graph: ir.Graph) -> set[str]:

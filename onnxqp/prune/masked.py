@@ -53,17 +53,44 @@ def _keep_out(node: ir.Node, use: Consumption, mask: Mask) -> None:
     axes, kept = mask
     shown = spread(kept, axes, rank(value) or 0)
     array, dtype = constant(value), value.dtype.numpy()
-    if array is not None and use.reduction is Reduction.SUM:
-        set_initializer(own_initializer(node, use.index), np.where(shown, array, np.zeros((), array.dtype)))
+    zero = None if use.zero is None else node.inputs[use.zero.index]
+    blank = np.zeros((), dtype) if zero is None else constant(zero)
+    if blank is not None and use.zero is not None:
+        along = use.zero.axis
+        blank = blank.reshape(()) if along is None else spread(blank.reshape(-1), (along,), rank(value) or 0)
+    if array is not None and blank is not None and use.reduction is Reduction.SUM:
+        set_initializer(own_initializer(node, use.index), np.where(shown, array, blank))
+        return
+    if use.reduction is Reduction.SUM and _blank_integers(node, use.index, shown):
         return
     insertion = Insertion(node)
-    if use.reduction in _NEUTRAL:
+    if zero is not None:
+        nothing = zero if blank is None else insertion.constant(blank, dtype)
+        masked = insertion.add("Where", [insertion.constant(shown, np.bool_), value, nothing], like=value)
+    elif use.reduction in _NEUTRAL:
         operands = [insertion.constant(shown, np.bool_), value, insertion.constant(_NEUTRAL[use.reduction], dtype)]
         masked = insertion.add("Where", operands, like=value)
     else:
         factor = kept.shape[-1] / _count(kept) if use.reduction is Reduction.MEAN else 1.0
         masked = insertion.add("Mul", [value, insertion.constant(shown * factor, dtype)], like=value)
     node.replace_input_with(use.index, masked)
+
+
+def _blank_integers(node: ir.Node, index: int, shown: npt.NDArray[np.bool_]) -> bool:
+    """Zero a weight that a node rebuilds where it is stored, for this reader only: integer kernels stay as they are."""
+    value = node.inputs[index]
+    producer = None if value is None else value.producer()
+    if value is None or producer is None:
+        return False
+    stored, blank = constant(producer.inputs[0]), rule_for(producer).blank(producer)
+    if stored is None or blank is None:
+        return False
+    insertion = Insertion(node)
+    operands = [insertion.constant(np.where(shown, stored, blank), stored.dtype), *producer.inputs[1:]]
+    attributes = list(producer.attributes.values())
+    again = insertion.add(producer.op_type, operands, like=value, attributes=attributes, domain=producer.domain)
+    node.replace_input_with(index, again)
+    return True
 
 
 def _run_on_kept(node: ir.Node, original: ir.Node, cut: Cut) -> None:

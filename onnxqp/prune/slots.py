@@ -6,9 +6,9 @@ layers costs a few numpy calls, not a few for every layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Family, Labels, Weight
 from onnxqp.graph import constant, is_constant
+from onnxqp.ops import rule_for
 from onnxqp.prune.importance import FloatArray
 from onnxqp.prune.magnitude import slice_norms
 
@@ -65,16 +66,51 @@ class Slots:
         power = np.zeros(len(self.place))
         needed = np.zeros(len(self.slots), np.bool_)
         needed[self.slot[wanted[self.channel]]] = True
-        start = 0
+        start, values = 0, weight_values(graph)
         for slot, use in zip(self.slots, needed.tolist(), strict=True):
             stop = start + slot.family.labels.size
-            array = constant(graph.initializers[slot.weight.value]) if use else None
+            array = real_numbers(slot.weight, values) if use else None
             if array is not None:
                 axes = tuple(axis for axis in slot.family.axes if isinstance(axis, int))
                 power[start:stop] = slice_norms(array, axes, order).reshape(-1) ** order
             start = stop
         total: FloatArray = np.bincount(self.place, weights=power, minlength=len(self.slot)).astype(np.float64)
         return total if order == 1 else np.sqrt(total)
+
+
+def weight_values(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Initializers and the values that nodes may rebuild from them, by name."""
+    made = (output for node in graph if rule_for(node).rebuilds for output in node.outputs)
+    return {**graph.initializers, **{value.name: value for value in made if value.name}}
+
+
+def real_numbers(weight: Weight, values: Mapping[str, ir.Value]) -> npt.NDArray[Any] | None:
+    """A weight as the numbers that it stands for, computed from integers where it is stored so."""
+    array = _rebuilt(values.get(weight.value))
+    if array is None or weight.scale is None:
+        return array
+    along = weight.scale.axis
+    scale, zero = (_rebuilt(values.get(name)) if name else None for name in (weight.scale.scale, weight.scale.zero))
+
+    def shown(each: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if each.size == 1 or along is None:
+            return each.reshape(-1)[:1]
+        return each.reshape([-1 if axis == along else 1 for axis in range(array.ndim)])
+
+    real = array.astype(np.float32)
+    if zero is not None:
+        real = real - shown(zero)
+    return real if scale is None else real * shown(scale)
+
+
+def _rebuilt(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    array, producer = constant(value), None if value is None else value.producer()
+    if array is not None or producer is None or not rule_for(producer).rebuilds:
+        return array
+    operands = [_rebuilt(operand) for operand in producer.inputs]
+    if any(found is None and given is not None for found, given in zip(operands, producer.inputs, strict=True)):
+        return None
+    return rule_for(producer).rebuild(producer, operands)
 
 
 def find_slots(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> Slots:
@@ -93,10 +129,10 @@ def _slots(graph: ir.Graph, labels: AxisLabels) -> Iterator[Slot]:
     found: dict[tuple[str, int], Slot] = {}
     for weight in labels.weights:
         value = graph.initializers.get(weight.value)
-        if value is None or not is_constant(value):
+        if weight.value not in labels.rebuilt and (value is None or not is_constant(value)):
             continue
         for axis, produced in ((weight.produced, True), (weight.consumed, False)):
-            family = None if axis is None else labels.family(value, axis)
+            family = None if axis is None else labels.family(weight.value, axis)
             if family is not None and axis is not None and (produced or (weight.value, axis) not in found):
                 found[(weight.value, axis)] = Slot(weight, family, produced)
     yield from found.values()
