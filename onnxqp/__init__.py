@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnxqp.api import bench, calibrate, debug, doctor, inspect, operators, prune, quantize, sensitivity, validate
+    from onnxqp.api import (
+        bench,
+        calibrate,
+        compress,
+        debug,
+        doctor,
+        inspect,
+        operators,
+        prune,
+        quantize,
+        sensitivity,
+        validate,
+    )
     from onnxqp.elementary import QuantizedWeight, prune_and_quantize
     from onnxqp.errors import (
         DataError,
@@ -34,6 +46,7 @@ if TYPE_CHECKING:
     from onnxqp.model import load, save
     from onnxqp.options import (
         CalibrateOptions,
+        CompressOptions,
         DataOptions,
         Gates,
         MeasureOptions,
@@ -48,6 +61,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CalibrateOptions",
+    "CompressOptions",
     "DataError",
     "DataOptions",
     "Gates",
@@ -70,6 +84,7 @@ __all__ = [
     "__version__",
     "bench",
     "calibrate",
+    "compress",
     "debug",
     "dequantize_linear",
     "doctor",
@@ -92,6 +107,7 @@ _HOMES = {
     "onnxqp.api": (
         "bench",
         "calibrate",
+        "compress",
         "debug",
         "doctor",
         "inspect",
@@ -117,6 +133,7 @@ _HOMES = {
     "onnxqp.model": ("load", "save"),
     "onnxqp.options": (
         "CalibrateOptions",
+        "CompressOptions",
         "DataOptions",
         "Gates",
         "MeasureOptions",
@@ -146,7 +163,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """`onnxqp.quantize` and `onnxqp.prune` are functions, though rooms of the package bear the same names.
+    """`onnxqp.quantize`, `prune` and `compress` are functions, though rooms of the package bear the same names.
 
     The import system would put the room in the function's place; `from onnxqp.quantize import …` works all the same.
     """

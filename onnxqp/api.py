@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from onnxqp import calibration, inventory, ops
 from onnxqp import model as files
+from onnxqp.compression import plan_compression, search, with_more_samples, with_ratios
 from onnxqp.debugging import closest, trace, with_shapes
 from onnxqp.errors import ModelError, OnnxqpError, UsageError
 from onnxqp.evaluate import latency as stopwatch
@@ -29,6 +30,7 @@ from onnxqp.judge import judge, require
 from onnxqp.normalize import normalize
 from onnxqp.options import (
     CalibrateOptions,
+    CompressOptions,
     DataOptions,
     Gates,
     MeasureOptions,
@@ -203,6 +205,40 @@ def prune(
             run.warn(warning)
         calibration = inputs.calibration_record(kind) if kind is not None else None
         return job.finish(inputs, done.model, pruning=done.pruning, calibration=calibration)
+
+
+def compress(
+    model: ModelLike,
+    *,
+    options: CompressOptions | None = None,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    gates: Gates | None = None,
+    write: WriteOptions | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Prune, recover and quantize in one run: by a given amount, or by as much as the budgets (`gates`) allow."""
+    options = options or CompressOptions()
+    gates = with_ratios(gates or Gates(), options)
+    job = Job.start("compress", "compressed", model, options, data, measure, gates, write, progress)
+    run = job.run
+    with run.memory:
+        if job.write.dry_run:
+            with job.subject.blamed():
+                quantization, pruning = plan_compression(job.normal, options)
+                return Result(None, run.report(input=job.summary(), quantization=quantization, pruning=pruning))
+        inputs = with_more_samples(job).inputs()
+        with run.stage("search"):
+            found, calibrated = search(job, inputs, options)
+        taken = found.candidate
+        return job.finish(
+            inputs,
+            taken.model,
+            pruning=taken.stage.pruning if taken.stage.records else None,
+            quantization=None if taken.quantization is None else taken.quantization(),
+            calibration=calibrated,
+            frontier=[each.point(chosen=each is taken) for each in found.judged],
+        )
 
 
 def validate(

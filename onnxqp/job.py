@@ -20,6 +20,7 @@ from onnxqp.measurements import Measurements
 from onnxqp.normalize import normalize
 from onnxqp.normalize.precision import float32_form
 from onnxqp.options import (
+    CompressOptions,
     DataOptions,
     Gates,
     MeasureOptions,
@@ -79,7 +80,7 @@ class Job:
         command: str,
         product: str,
         model: ModelLike,
-        options: QuantizeOptions | PruneOptions,
+        options: QuantizeOptions | PruneOptions | CompressOptions,
         data: DataLike | None,
         measure: MeasureOptions | None,
         gates: Gates | None,
@@ -250,7 +251,7 @@ def arguments(*records: Any, **models: Any) -> dict[str, Any]:
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in fields.items():
-        if key == "selection":
+        if key in ("selection", "prune", "quantize"):
             flat.update(_flat(value))
         elif value is not None and value not in ((), {}, False):
             flat[key] = list(value) if isinstance(value, tuple) else value

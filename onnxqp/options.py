@@ -134,6 +134,11 @@ class PruneOptions:
     steps: int = 1
 
     @property
+    def asked(self) -> bool:
+        """Whether any amount is given."""
+        return any(value is not None for value in self.amounts.values())
+
+    @property
     def amounts(self) -> dict[str, float | None]:
         """The ways to say how much goes, by the names of their options."""
         return {
@@ -143,3 +148,22 @@ class PruneOptions:
             "params-ratio": self.params_ratio,
             "latency-ratio": self.latency_ratio,
         }
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """How a model is pruned, recovered and quantized in one run.
+
+    `prune` with an amount is done once; without one, the amount is searched. Its `latency_ratio` is no amount here:
+    it and `size_ratio` are shares of the original's time and bytes that the whole may keep.
+    """
+
+    prune: PruneOptions = field(default_factory=PruneOptions)
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
+    latency_ratio: float | None = None
+    size_ratio: float | None = None
+
+    @property
+    def target(self) -> TargetName:
+        """The CPU that will run the result."""
+        return self.quantize.target

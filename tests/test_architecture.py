@@ -19,8 +19,20 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
+    ("compression",),
     ("job",),
-    ("calibration", "elementary", "frontier", "gather", "inventory", "judge", "profile", "sensitivity", "steps"),
+    (
+        "calibration",
+        "compress",
+        "elementary",
+        "frontier",
+        "gather",
+        "inventory",
+        "judge",
+        "profile",
+        "sensitivity",
+        "steps",
+    ),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
     ("axes", "errors", "measurements", "options", "plan", "specs", "wire"),
@@ -53,6 +65,7 @@ NUMPY_ONLY = (
     "onnxqp.calibrate.ranges",
     "onnxqp.quantize.arithmetic",
     "onnxqp.ops.contraction",
+    "onnxqp.compress.goal",
     "onnxqp.recover.moments",
     "onnxqp.recover.least_squares",
 )
@@ -224,7 +237,7 @@ def test_public_functions_and_classes_say_what_they_are() -> None:
 
 
 def test_functions_win_over_rooms_of_the_same_name() -> None:
-    for name in ("quantize", "prune"):
+    for name in ("quantize", "prune", "compress"):
         room = importlib.import_module(f"onnxqp.{name}")
         assert callable(getattr(onnxqp, name))
         assert getattr(onnxqp, name) is not room

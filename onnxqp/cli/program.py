@@ -10,6 +10,7 @@ import click
 from onnxqp import __version__
 from onnxqp.cli.bench import bench
 from onnxqp.cli.calibrate import calibrate
+from onnxqp.cli.compress import compress
 from onnxqp.cli.debug import debug
 from onnxqp.cli.doctor import doctor
 from onnxqp.cli.inspect import inspect
@@ -69,5 +70,5 @@ def onnxqp(context: click.Context) -> None:
         raise UsageError("no command given", hint="choose one of the commands above, for example onnxqp inspect MODEL")
 
 
-for command in (inspect, quantize, prune, validate, bench, debug, sensitivity, calibrate, ops, doctor):
+for command in (inspect, quantize, prune, compress, validate, bench, debug, sensitivity, calibrate, ops, doctor):
     onnxqp.add_command(command)

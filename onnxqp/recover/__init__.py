@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from onnxqp.recover.iterate import (
+    Pruner,
     Recovered,
+    Stage,
     channel_scorer,
     plan_with_samples,
     prune_and_recover,
@@ -13,8 +15,10 @@ from onnxqp.recover.iterate import (
 from onnxqp.recover.reconstruct import Refitted, recover_model
 
 __all__ = [
+    "Pruner",
     "Recovered",
     "Refitted",
+    "Stage",
     "channel_scorer",
     "plan_with_samples",
     "prune_and_recover",

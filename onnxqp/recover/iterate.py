@@ -51,6 +51,56 @@ def settled(options: PruneOptions, source: str) -> PruneOptions:
     return replace(options, criterion=criterion)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """How far a model has been pruned: the model now, the cuts that led there, and a record of each."""
+
+    model: ir.Model
+    cuts: tuple[Cut, ...] = ()
+    records: tuple[Pruning, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pruning(self) -> Pruning:
+        """The record of all steps as of one; there must have been one."""
+        return _joined(self.records)
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """Cuts a normalised model, step by step, and gives its accuracy back on `samples` after each.
+
+    Every cut is proven on `trial` before it is recovered, and recovered towards the first model. `threads`: of what
+    measures time, for `latency_ratio`; `measured` keeps or gives back the times.
+    """
+
+    original: ir.Model
+    trial: Sequence[Feed]
+    samples: Sequence[Feed]
+    kind: Kind | None
+    step: int = 16
+    seed: int = 0
+    threads: int = 1
+    measured: Measurements | None = None
+    progress: Progress | None = None
+
+    def cut(self, stage: Stage, options: PruneOptions) -> Stage:
+        """One step on from `stage`, by the amount in `options`, of what is left. Errors are those of `prune_model`."""
+        scorer = channel_scorer(options, self.samples, self.seed)
+        clock = _clock(stage.model, options, self.trial, self.threads, self.measured)
+        done = prune_model(stage.model, self.trial, options, step=self.step, seed=self.seed, scorer=scorer, clock=clock)
+        cuts = (*stage.cuts, done.cut)
+        warnings = [*stage.warnings, *done.warnings]
+        record, current = done.pruning, done.model
+        if self.kind is not None:
+            mended = recover_model(
+                self.original, current, cuts, self.samples, kind=self.kind, seed=self.seed, progress=self.progress
+            )
+            record, current = replace(record, recovery=mended.recovery), mended.model
+            warnings += [f"not recovered: {reason}" for reason in mended.left]
+        return Stage(current, cuts, (*stage.records, record), tuple(dict.fromkeys(warnings)))
+
+
 def prune_and_recover(
     model: ir.Model,
     trial: Sequence[Feed],
@@ -64,31 +114,14 @@ def prune_and_recover(
     measured: Measurements | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times.
-
-    Every cut is proven on `trial` before it is recovered, and recovered towards the first model. Errors are those of
-    `prune_model`. `threads`: of what measures time, for `latency_ratio`; `measured` keeps or gives back the times.
-    """
+    """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times; see `Pruner`."""
     if options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
-    feeds = list(samples)
-    scorer, clock = channel_scorer(options, feeds, seed), _clock(model, options, trial, threads, measured)
-    before, cuts, warnings, records = model, list[Cut](), list[str](), list[Pruning]()
-    current = model
+    pruner = Pruner(model, trial, list(samples), kind, step, seed, threads, measured, progress)
+    stage = Stage(model)
     for number in range(1, options.steps + 1):
-        share = _step_options(options, number)
-        done = prune_model(current, trial, share, step=step, seed=seed, scorer=scorer, clock=clock)
-        cuts.append(done.cut)
-        warnings += [warning for warning in done.warnings if warning not in warnings]
-        record, current = done.pruning, done.model
-        if kind is not None:
-            mended = recover_model(before, current, cuts, feeds, kind=kind, seed=seed, progress=progress)
-            record, current = replace(record, recovery=mended.recovery), mended.model
-            warnings += [
-                f"not recovered: {reason}" for reason in mended.left if f"not recovered: {reason}" not in warnings
-            ]
-        records.append(record)
-    return Recovered(current, _joined(records), tuple(warnings))
+        stage = pruner.cut(stage, _step_options(options, number))
+    return Recovered(stage.model, stage.pruning, stage.warnings)
 
 
 def plan_with_samples(

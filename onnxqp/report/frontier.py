@@ -21,7 +21,7 @@ def frontier(report: Report) -> Iterator[Block]:
     yield Block("candidates judged", heads, rows)
 
 
-_MEASURED = {"accuracy": "accuracy", "agreement": "agreement", "size_ratio": "smaller"}
+_MEASURED = {"accuracy": "accuracy", "agreement": "agreement", "sqnr_db": "SQNR dB", "size_ratio": "smaller"}
 
 
 def _row(point: FrontierPoint, names: list[str], columns: list[str]) -> Row:

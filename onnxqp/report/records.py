@@ -226,6 +226,7 @@ class FrontierPoint:
     accuracy: float | None = None  # in the metric's unit
     agreement: float | None = None  # percent
     size_ratio: float | None = None
+    sqnr_db: float | None = None  # where no output holds class scores
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxqp.cli.options.calibrate import calibrating
+from onnxqp.cli.options.compress import compressing
 from onnxqp.cli.options.declare import (
     DATA,
     GATE,
@@ -37,6 +38,7 @@ __all__ = [
     "Command",
     "Decorator",
     "calibrating",
+    "compressing",
     "data",
     "feeds",
     "gates",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeAlias, cast
 
 import click
@@ -16,12 +16,14 @@ Command: TypeAlias = Callable[..., Any]
 Decorator: TypeAlias = Callable[[Command], Command]
 
 
-def gathered(keyword: str, build: Callable[..., object], *options: Decorator) -> Decorator:
+def gathered(
+    keyword: str, build: Callable[..., object], *options: Decorator, without: Collection[str] = ()
+) -> Decorator:
     """Add `options` to a command, which gets their values as one record `keyword`, made by `build`.
 
-    The parameters of `build` are named as the options are.
+    The parameters of `build` are named as the options are; those named in `without` keep their defaults.
     """
-    names = tuple(inspect.signature(build).parameters)
+    names = tuple(name for name in inspect.signature(build).parameters if name not in without)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

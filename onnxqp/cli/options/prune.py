@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+import functools
+from typing import Any, get_args
 
 import click
 
@@ -13,7 +14,7 @@ from onnxqp.errors import UsageError
 from onnxqp.options import Allocation, Criterion, PruneOptions, Recover, Selection, TargetName
 
 
-def _prune_options(
+def prune_options(
     ratio: float | None,
     threshold: float | None,
     macs_ratio: float | None,
@@ -25,12 +26,13 @@ def _prune_options(
     min_channels: int,
     recover: Recover,
     steps: int,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    op_type: tuple[str, ...],
-    target: TargetName,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    op_type: tuple[str, ...] = (),
+    target: TargetName = "auto",
 ) -> PruneOptions:
-    how = PruneOptions(
+    """The record, whether an amount is given or not."""
+    return PruneOptions(
         ratio,
         threshold,
         allocation,
@@ -45,6 +47,12 @@ def _prune_options(
         latency_ratio,
         steps,
     )
+
+
+@functools.wraps(prune_options)
+def _with_amount(**values: Any) -> PruneOptions:
+    """The same; raises UsageError unless exactly one amount is given."""
+    how = prune_options(**values)
     given = [f"--{name}" for name, value in how.amounts.items() if value is not None]
     if len(given) != 1:
         every = ", ".join(f"--{name}" for name in how.amounts)
@@ -53,9 +61,7 @@ def _prune_options(
     return how
 
 
-pruning = gathered(
-    "how",
-    _prune_options,
+how = (
     option(
         WHAT,
         "--ratio",
@@ -146,5 +152,5 @@ pruning = gathered(
         show_default=True,
         help="Cut and recover so many times on the way to --ratio.",
     ),
-    *selection,
 )
+pruning = gathered("how", _with_amount, *how, *selection)

@@ -11,18 +11,19 @@ from onnxqp.cli.options.nodes import selection
 from onnxqp.options import Method, QuantizeOptions, Selection, TargetName
 
 
-def _quantize_options(
+def quantize_options(
     method: Method,
     per_tensor: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    op_type: tuple[str, ...],
-    target: TargetName,
-    calibration: str | None,
-    save_calibration: str | None,
     no_bias_correction: bool,
     no_equalize: bool,
+    calibration: str | None = None,
+    save_calibration: str | None = None,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    op_type: tuple[str, ...] = (),
+    target: TargetName = "auto",
 ) -> QuantizeOptions:
+    """The record."""
     selection = Selection(include, exclude, op_type)
     return QuantizeOptions(
         method,
@@ -36,9 +37,7 @@ def _quantize_options(
     )
 
 
-quantizing = gathered(
-    "how",
-    _quantize_options,
+_ranges = (
     option(
         WHAT,
         "--method",
@@ -48,6 +47,8 @@ quantizing = gathered(
         help="How activation ranges follow from the calibration data. auto chooses per tensor.",
     ),
     switch(WHAT, "--per-tensor", help="One scale per weight instead of one per output channel."),
+)
+_statistics = (
     option(
         WHAT,
         "--calibration",
@@ -55,7 +56,10 @@ quantizing = gathered(
         help="Take activation statistics from a file of onnxqp calibrate or --save-calibration, not from --data.",
     ),
     option(WHAT, "--save-calibration", metavar="FILE", help="Keep the activation statistics in a .npz file."),
+)
+_corrections = (
     switch(WHAT, "--no-bias-correction", help="Leave the mean errors of rounded weights in the outputs of layers."),
     switch(WHAT, "--no-equalize", help="Do not scale channels of neighbouring layers against each other."),
-    *selection,
 )
+how = (*_ranges, *_corrections)
+quantizing = gathered("how", quantize_options, *_ranges, *_statistics, *_corrections, *selection)

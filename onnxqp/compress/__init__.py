@@ -1,0 +1,10 @@
+"""Prune, recover and quantize in one run: which combination is kept, and by what it is judged."""
+
+from __future__ import annotations
+
+from onnxqp.compress.candidates import Candidate
+from onnxqp.compress.goal import Goal, goal_of
+from onnxqp.compress.judging import HeldBack, split
+from onnxqp.compress.search import Found, Search
+
+__all__ = ["Candidate", "Found", "Goal", "HeldBack", "Search", "goal_of", "split"]

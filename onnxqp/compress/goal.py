@@ -1,0 +1,132 @@
+"""What a compressed model must keep, and which of several candidates is taken. Numbers only; no graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from onnxqp.options import Gates
+
+DEFAULT_DROP = 1.0  # points, with labels
+DEFAULT_AGREEMENT = 99.0  # percent, without
+TIE = 0.02  # speeds this close are taken for equal: the smaller candidate wins,
+SAME_SIZE = 0.1  # and of sizes this close the more faithful
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How close a candidate is to the original on samples without labels.
+
+    `agreement`: percent of equal predictions, and `drop`: points of accuracy that the differing ones cost if the
+    original's own confidence in its predictions is right; both None where no output holds class scores. `noise`:
+    squared error relative to the squared signal of the worst output.
+    """
+
+    samples: int
+    agreement: float | None
+    drop: float | None
+    noise: float
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to noise at the outputs."""
+        return -10 * math.log10(max(self.noise, 1e-12))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate in numbers: `speedup` over the original, `size_ratio` and `bytes`."""
+
+    closeness: Closeness
+    speedup: float
+    size_ratio: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Budgets, None where there is none: points, percent, decibels; how much faster, how much smaller, bytes."""
+
+    max_drop: float | None = None
+    min_agreement: float | None = None
+    min_sqnr_db: float | None = None
+    min_speedup: float | None = None
+    min_size_ratio: float | None = None
+    max_size: int | None = None
+
+    @property
+    def bounds_accuracy(self) -> bool:
+        """Whether accuracy is bounded, and speed is to be had within; else the other way round."""
+        return not (self.max_drop is None and self.min_agreement is None and self.min_sqnr_db is None)
+
+    def accurate(self, found: Closeness) -> bool:
+        """Whether the budgets of accuracy are kept, and not by luck: with one standard error to spare."""
+        lost = _at_worst(found.drop, found.samples) if found.drop is not None else 0.0
+        changed = _at_worst(100 - found.agreement, found.samples) if found.agreement is not None else 0.0
+        if self.max_drop is not None and lost > self.max_drop:
+            return False
+        if self.min_agreement is not None and changed > 100 - self.min_agreement:
+            return False
+        return self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
+
+    def small_and_fast(self, found: Measured) -> bool:
+        """Whether the budgets of time and bytes are kept."""
+        return (
+            (self.min_speedup is None or found.speedup >= self.min_speedup)
+            and (self.min_size_ratio is None or found.size_ratio >= self.min_size_ratio)
+            and (self.max_size is None or found.bytes <= self.max_size)
+        )
+
+    def keeps(self, found: Measured) -> bool:
+        """Whether every budget is kept."""
+        return self.accurate(found.closeness) and self.small_and_fast(found)
+
+
+def goal_of(gates: Gates, *, classes: bool, labelled: bool, enough_db: float) -> Goal:
+    """What `gates` ask for; without any of them, next to no loss. `classes`: the judged output holds class scores;
+    where it does not, accuracy is bounded by the signal-to-noise ratio that is `enough_db`."""
+    asked = gates != Gates()
+    accuracy = not asked or gates.max_drop is not None or gates.min_agreement is not None
+    drop, agreement = gates.max_drop, gates.min_agreement
+    if not asked and classes:
+        drop, agreement = (DEFAULT_DROP, None) if labelled else (None, DEFAULT_AGREEMENT)
+    return Goal(
+        drop,
+        agreement,
+        enough_db if accuracy and not classes else None,
+        gates.min_speedup,
+        gates.min_size_ratio,
+        gates.max_size,
+    )
+
+
+Point = TypeVar("Point")
+
+
+def choose(points: Sequence[tuple[Point, Measured]], goal: Goal) -> Point:
+    """The one that keeps all budgets and is fastest, or most faithful where only time and bytes are bounded.
+
+    Where none keeps all, the fastest that keeps the accuracy; where that is not bounded or none does, the fastest. Of
+    equal speed the smallest.
+    """
+    kept = [entry for entry in points if goal.keeps(entry[1])]
+    if kept and not goal.bounds_accuracy:
+        return min(kept, key=lambda entry: _loss(entry[1].closeness))[0]
+    among = kept or [entry for entry in points if goal.accurate(entry[1].closeness)] or list(points)
+    fastest = max(found.speedup for _, found in among)
+    near = [entry for entry in among if entry[1].speedup >= fastest * (1 - TIE)]
+    smallest = min(found.bytes for _, found in near)
+    near = [entry for entry in near if entry[1].bytes * (1 - SAME_SIZE) <= smallest]
+    return min(near, key=lambda entry: _loss(entry[1].closeness))[0]
+
+
+def _loss(found: Closeness) -> tuple[float, float]:
+    return (100 - found.agreement if found.agreement is not None else 0.0, found.noise)
+
+
+def _at_worst(percent: float, samples: int) -> float:
+    """One standard error above a share of `samples`, in percent."""
+    share = min(max(percent / 100, 0.0), 1.0)
+    return percent + 100 * math.sqrt(share * (1 - share) / max(samples, 1))

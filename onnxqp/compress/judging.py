@@ -1,0 +1,122 @@
+"""Judge candidates on calibration samples that were held back from making them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.compress.goal import Closeness
+from onnxqp.data import SampleSet
+from onnxqp.evaluate.fidelity import FidelityMeter, declared_shapes
+from onnxqp.evaluate.latency import Effort, measure
+from onnxqp.evaluate.runnable import samples_in
+from onnxqp.evaluate.scores import Doubles, class_output, class_scores
+from onnxqp.measurements import Measurements
+from onnxqp.runtime import Session
+from onnxqp.specs import Array, Feed
+
+LEAST = 5  # samples that can be divided
+QUICK = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=15, min_seconds=0.3, floor_runs=7, max_seconds=4.0)
+CAREFUL = Effort(warmup_runs=2, warmup_seconds=0.1, min_runs=31, min_seconds=1.0, floor_runs=9, max_seconds=20.0)
+KEPT = 64 * 2**20  # bytes of the original's outputs that are kept
+_TIMED = 4  # different inputs for the clock
+_ONE = 1e-3  # how near to 1 probabilities add up
+
+
+def split(samples: SampleSet, wanted: int, seed: int) -> tuple[SampleSet, SampleSet]:
+    """(to make candidates from, to choose among them): up to `wanted` each, never less than a third to choose by.
+
+    With too few to divide, or made-up ones, both are the whole.
+    """
+    count = len(samples)
+    if count < LEAST or samples.source != "data":
+        return samples, samples
+    held = max(min(count - wanted, wanted), count // 3)
+    places = set(np.random.default_rng([seed, 2]).choice(count, size=held, replace=False).tolist())
+    making = [place for place in range(count) if place not in places]
+    return samples.subset(making), samples.subset(sorted(places))
+
+
+@dataclass
+class HeldBack:
+    """Samples to choose by, and the model that candidates are held against."""
+
+    original: ir.Model
+    feeds: Iterable[Feed]  # may be iterated over and over
+    output_name: str | None = None
+    threads: int = 1
+    measured: Measurements = field(default_factory=Measurements)
+    _session: Session | None = None
+    _known: list[Mapping[str, Array]] = field(default_factory=list)
+    _whole: bool = False
+
+    @property
+    def session(self) -> Session:
+        """The original, open for all time: it is timed beside every candidate."""
+        if self._session is None:
+            self._session = Session(self.original, threads=self.threads)
+        return self._session
+
+    def closeness(self, candidate: Session) -> Closeness:
+        """Run a candidate on all samples."""
+        meter = FidelityMeter(self.output_name, declared=declared_shapes(self.session))
+        lost, seen = 0.0, 0
+        for feed, ours in self._references():
+            theirs = candidate.run(feed)
+            meter.update(feed, ours, theirs)
+            lost += _lost_confidence(feed, ours, theirs, self.output_name)
+            seen += samples_in(feed)
+        found = meter.result()
+        noise = 0.0 if found.sqnr_db is None else 10 ** (-found.sqnr_db / 10)
+        drop = None if found.top1_agreement is None else 100 * lost / max(seen, 1)
+        return Closeness(seen, found.top1_agreement, drop, noise)
+
+    def speedups(self, candidates: Sequence[Session], effort: Effort = QUICK) -> list[float]:
+        """How many times as fast as the original each is, interleaved; the lower quartile of the times counts."""
+
+        def race() -> list[float]:
+            feeds = [feed for feed, _ in zip(self.feeds, range(_TIMED), strict=False)]
+            times = measure([self.session, *candidates], feeds, effort=effort)
+            first, *others = (float(np.quantile(each, 0.25)) for each in times)
+            return [first / max(other, 1e-12) for other in others]
+
+        return list(self.measured.of("speed of candidates", race, len(candidates)))
+
+    def _references(self) -> Iterable[tuple[Feed, Mapping[str, Array]]]:
+        """Every sample with the original's outputs, which are kept where they are small."""
+        if self._whole:
+            yield from zip(self.feeds, self._known, strict=True)
+            return
+        self._known, size = [], 0
+        for feed in self.feeds:
+            found = self.session.run(feed)
+            size += sum(getattr(array, "nbytes", 0) for array in found.values())
+            if size <= KEPT:
+                self._known.append(found)
+            yield feed, found
+        self._whole = size <= KEPT
+
+
+def _lost_confidence(
+    feed: Feed, ours: Mapping[str, Array], theirs: Mapping[str, Array], output_name: str | None
+) -> float:
+    """How much less the original believes in the candidate's predictions than in its own, summed over the samples."""
+    name, count, certain = class_output(ours, output_name), samples_in(feed), output_name is not None
+    before = class_scores(ours[name], count, certain=certain)
+    after = class_scores(theirs[name], count, certain=certain)
+    if before is None or after is None or before.shape != after.shape:
+        return 0.0
+    belief = _probabilities(before)
+    rows = np.arange(len(belief))
+    return float((belief[rows, before.argmax(axis=1)] - belief[rows, after.argmax(axis=1)]).sum())
+
+
+def _probabilities(scores: Doubles) -> Doubles:
+    """Class scores as probabilities: as they are where they add up to 1, else their softmax."""
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=_ONE):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

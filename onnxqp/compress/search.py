@@ -1,0 +1,234 @@
+"""The search for a combination of pruning and quantization that fits the budgets.
+
+The unpruned model is quantized first. Then the model is pruned on, step by step, each step recovered towards the
+original; every step is a candidate in float and, where its accuracy allows, once more in int8. A step that loses too
+much ends the way, and the interval between it and the last good one is halved (on a logarithmic scale).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from onnxqp.compress.candidates import Candidate
+from onnxqp.compress.goal import Goal, Measured, choose
+from onnxqp.compress.judging import CAREFUL, HeldBack
+from onnxqp.errors import UnsupportedError, VerificationError
+from onnxqp.model import to_bytes
+from onnxqp.options import PruneOptions, QuantizeOptions
+from onnxqp.quantize import QuantizeResult, quantize_model
+from onnxqp.quantize.decide import Decision
+from onnxqp.recover import Pruner, Stage
+from onnxqp.runtime import Session
+from onnxqp.specs import Feed
+
+SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that are left on the way
+HALVINGS = 2
+FINE = 1.12  # steps closer than this are not told apart
+RIVALS = 1.1  # candidates within this of the fastest are timed once more, together
+MOST_RIVALS = 4
+
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was taken, and all that was judged, in order."""
+
+    candidate: Candidate
+    judged: list[Candidate]
+
+
+@dataclass
+class Search:
+    """`bytes`: the size of the model as it was given. `feeds`: to calibrate on. A named target decides by its table:
+    then speed is predicted, and never timed."""
+
+    held: HeldBack
+    goal: Goal
+    pruner: Pruner
+    prune: PruneOptions
+    quantize: QuantizeOptions
+    feeds: Iterable[Feed]
+    few: Iterable[Feed]
+    bytes: int
+    threads: int
+    warn: Warn
+    judged: list[Candidate] = field(default_factory=list)
+    float_ns: float | None = None  # what the table says of the original
+
+    @property
+    def timed(self) -> bool:
+        """Whether speed is measured, for this machine."""
+        return self.quantize.target == "auto"
+
+    # ---- the way
+
+    def run(self, *, pruning: bool) -> Found:
+        """Try what there is to try; without `pruning` only quantization. Raises UnsupportedError where nothing can be
+        done."""
+        start = Stage(self.pruner.original)
+        self._judge(Candidate(start.model, start, self._measured(start.model, 1.0)))
+        refusal = self._quantized(start)
+        if pruning:
+            self._descend(start)
+        if len(self.judged) == 1 and refusal is not None:
+            raise refusal
+        return self._decide()
+
+    def once(self, options: PruneOptions) -> Found:
+        """Prune by the amount in `options`, quantize, and nothing else."""
+        stage = self._cut(Stage(self.pruner.original), options)
+        plain = Candidate(stage.model, stage, self._measured(stage.model, self._ratio(stage)))
+        self._judge(plain)
+        refusal = self._quantized(stage)
+        if refusal is not None:
+            self.warn(f"pruned, not quantized: {refusal.message}")
+        return self._decide()
+
+    def _descend(self, start: Stage) -> None:
+        last, share = start, 1.0
+        for wanted in SHARES:
+            stage = self._step(last, wanted)
+            if stage is None:
+                return
+            if stage is last:
+                continue
+            if self._ends(stage):
+                self._halve(last, share, wanted)
+                return
+            last, share = stage, wanted
+
+    def _ends(self, stage: Stage) -> bool:
+        """Judge a step in float and in int8; whether there is no point in going on."""
+        plain = Candidate(stage.model, stage, self._measured(stage.model, self._ratio(stage)))
+        self._judge(plain)
+        if self.goal.bounds_accuracy and not self.goal.accurate(plain.measured.closeness):
+            return True
+        before = len(self.judged)
+        self._quantized(stage)
+        fits = any(self.goal.small_and_fast(each.measured) for each in self.judged[before - 1 :])
+        return fits and not self.goal.bounds_accuracy
+
+    def _halve(self, good: Stage, high: float, low: float) -> None:
+        """Between a share that keeps the accuracy (or misses the speed) and one that does not (or reaches it)."""
+        for _ in range(HALVINGS):
+            if high / low < FINE:
+                return
+            middle = math.sqrt(high * low)
+            stage = self._step(good, middle)
+            if stage is None or stage is good:
+                return
+            if self._ends(stage):
+                low = middle
+            else:
+                good, high = stage, middle
+
+    def _step(self, stage: Stage, share: float) -> Stage | None:
+        """Pruned on to `share` of the original's multiply-accumulates; the same where that removes nothing, None where
+        it cannot be done."""
+        left = self._ratio(stage)
+        if share >= left:
+            return stage
+        try:
+            return self._cut(stage, replace(self.prune, macs_ratio=share / left))
+        except UnsupportedError as err:
+            if stage.records:
+                return stage
+            self.warn(f"nothing was pruned: {err.message}")
+        except VerificationError as err:
+            self.warn(f"nothing was pruned beyond {left:.0%} of the multiply-accumulates: {err.message}")
+        return None
+
+    def _cut(self, stage: Stage, options: PruneOptions) -> Stage:
+        found = self.pruner.cut(stage, options)
+        for warning in found.warnings:
+            self.warn(warning)
+        return found
+
+    # ---- candidates
+
+    def _quantized(self, stage: Stage) -> UnsupportedError | None:
+        """Judge a stage in int8, with blocks returned to float where that keeps the accuracy, else with int8 weights
+        alone; what stands against it, if anything."""
+        try:
+            result = quantize_model(stage.model, self.feeds, self.quantize, few=self.few, threads=self.threads)
+        except UnsupportedError as err:
+            return err
+        for warning in result.warnings:
+            self.warn(warning)
+        first = self._of(stage, result, result.trial.placement.speedup)
+        self._judge(first)
+        if self.goal.bounds_accuracy and first.integers and not self.goal.accurate(first.measured.closeness):
+            self._returned(stage, result)
+        return None
+
+    def _returned(self, stage: Stage, result: QuantizeResult) -> None:
+        """The same with as few blocks in float as it takes, or with all of them."""
+
+        def keeps(model: ir.Model) -> bool:
+            return self.goal.accurate(self.held.closeness(Session(model, threads=self.threads)))
+
+        within = result.within(keeps)
+        kept = [each for each in within.tried if each.kept]
+        if kept:
+            best = max(kept, key=lambda each: each.integers)
+            self._judge(self._of(stage, within, best.speedup))
+        else:
+            plain = result.trial.material.build(Decision((), {}))
+            self._judge(self._of(stage, replace(result, candidate=plain), 1.0))
+
+    def _of(self, stage: Stage, result: QuantizeResult, speedup: float) -> Candidate:
+        """A quantized candidate; `speedup` is predicted, over the stage in float."""
+        time = result.trial.placement.float_ns
+        if self.float_ns is None:
+            self.float_ns = time
+        pruned = self.float_ns / time if time and self.float_ns else 1 / self._ratio(stage)
+        return Candidate(
+            result.model,
+            stage,
+            self._measured(result.model, 1 / (pruned * speedup)),
+            result.candidate.integers,
+            lambda: result.quantization,
+        )
+
+    def _measured(self, model: ir.Model, time: float) -> Measured:
+        """Judge a model; `time` is the share of the original's that it is thought to take, where no clock runs."""
+        session = Session(model, threads=self.threads)
+        closeness = self.held.closeness(session)
+        size = len(to_bytes(model))
+        speedup = self.held.speedups([session])[0] if self.timed else 1 / time
+        return Measured(closeness, speedup, self.bytes / size, size)
+
+    def _judge(self, candidate: Candidate) -> None:
+        self.judged.append(candidate)
+
+    @staticmethod
+    def _ratio(stage: Stage) -> float:
+        """Share of the multiply-accumulates that is left."""
+        return (stage.pruning.macs_ratio or 1.0) if stage.records else 1.0
+
+    # ---- the choice
+
+    def _decide(self) -> Found:
+        if self.timed:
+            self._time_rivals()
+        return Found(choose([(each, each.measured) for each in self.judged], self.goal), self.judged)
+
+    def _time_rivals(self) -> None:
+        """Time those that nearly tie once more, interleaved with each other."""
+        fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)]
+        if not self.goal.bounds_accuracy or len(fit) < 2:
+            return
+        fastest = max(each.measured.speedup for each in fit)
+        near = [each for each in fit if each.measured.speedup * RIVALS >= fastest]
+        near = sorted(near, key=lambda each: -each.measured.speedup)[:MOST_RIVALS]
+        if len(near) < 2:
+            return
+        sessions = [Session(each.model, threads=self.threads) for each in near]
+        for each, speedup in zip(near, self.held.speedups(sessions, CAREFUL), strict=True):
+            place = self.judged.index(each)
+            self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))

@@ -1,0 +1,74 @@
+"""Which of several candidates is taken, by numbers alone."""
+
+import pytest
+
+from onnxqp.compress.goal import Closeness, Goal, Measured, choose, goal_of
+from onnxqp.options import Gates
+
+
+def measured(speedup, agreement=100.0, drop=0.0, noise=1e-4, size=1000, samples=10_000):
+    return Measured(Closeness(samples, agreement, drop, noise), speedup, 4000 / size, size)
+
+
+def taken(goal, **points):
+    return choose(list(points.items()), goal)
+
+
+def test_without_budgets_next_to_no_loss_is_the_goal():
+    labelled = goal_of(Gates(), classes=True, labelled=True, enough_db=25.0)
+    assert labelled == Goal(max_drop=1.0)
+    assert goal_of(Gates(), classes=True, labelled=False, enough_db=25.0) == Goal(min_agreement=99.0)
+    assert goal_of(Gates(), classes=False, labelled=False, enough_db=40.0) == Goal(min_sqnr_db=40.0)
+
+
+def test_a_budget_of_speed_alone_leaves_accuracy_open():
+    goal = goal_of(Gates(min_speedup=2.0), classes=True, labelled=True, enough_db=25.0)
+    assert not goal.bounds_accuracy
+    assert goal == Goal(min_speedup=2.0)
+
+
+def test_an_output_without_classes_is_bounded_by_its_noise():
+    goal = goal_of(Gates(max_drop=1.0), classes=False, labelled=True, enough_db=25.0)
+    assert goal.accurate(Closeness(100, None, None, 10**-2.6))
+    assert not goal.accurate(Closeness(100, None, None, 10**-2.4))
+
+
+def test_the_fastest_within_the_accuracy_is_taken():
+    goal = Goal(max_drop=1.0)
+    points = {"original": measured(1.0), "int8": measured(2.0, 99.5, 0.4), "both": measured(3.0, 97.0, 2.0)}
+    assert taken(goal, **points) == "int8"
+
+
+def test_the_most_faithful_that_is_fast_enough_is_taken():
+    points = {"slow": measured(1.5), "fast": measured(2.2, 99.0), "faster": measured(4.0, 90.0)}
+    assert taken(Goal(min_speedup=2.0), **points) == "fast"
+
+
+def test_equal_speed_goes_to_the_more_faithful():
+    points = {"one": measured(2.0, 99.5, noise=1e-2), "other": measured(1.99, 99.5, noise=1e-4)}
+    assert taken(Goal(min_agreement=99.0), **points) == "other"
+
+
+def test_equal_speed_goes_to_the_smaller():
+    points = {"original": measured(1.0, size=4000), "weights": measured(0.99, 99.5, noise=1e-4, size=1100)}
+    assert taken(Goal(min_agreement=99.0), **points) == "weights"
+
+
+def test_both_kinds_of_budget_must_hold():
+    points = {"accurate": measured(2.0, 99.9, 0.1), "small": measured(1.5, 99.0, 0.5, size=500)}
+    assert taken(Goal(max_drop=1.0, min_size_ratio=8.0), **points) == "small"
+
+
+def test_accuracy_outweighs_speed_where_not_all_can_be_had():
+    points = {"original": measured(1.0), "int8": measured(2.0, 99.9, 0.1), "ruined": measured(5.0, 50.0, 40.0)}
+    assert taken(Goal(max_drop=1.0, min_speedup=4.0), **points) == "int8"
+    assert taken(Goal(min_speedup=9.0), **points) == "ruined"
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(100_000, True), (50, False)])
+def test_few_samples_must_leave_a_margin(samples, kept):
+    assert Goal(max_drop=1.0).accurate(Closeness(samples, 99.1, 0.9, 1e-4)) is kept
+
+
+def test_equal_predictions_need_no_margin():
+    assert Goal(min_agreement=99.0).accurate(Closeness(10, 100.0, 0.0, 1e-4))
