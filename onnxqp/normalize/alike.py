@@ -37,4 +37,5 @@ def infer_alike(node: ir.Node, alike: Alike) -> Sequence[int | str | None] | Non
 
 def _type(value: ir.Value) -> onnx.TypeProto:
     sizes = [size if isinstance(size, int) else size.value for size in value.shape or ()]
-    return helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, sizes)
+    indices = value.dtype in (ir.DataType.INT32, ir.DataType.INT64)
+    return helper.make_tensor_type_proto(onnx.TensorProto.INT64 if indices else onnx.TensorProto.FLOAT, sizes)

@@ -38,6 +38,8 @@ def _refine(model: ir.Model) -> bool:
             like = node.inputs[rule.type_from]
             node.outputs[0].shape = ir.Shape(known)
             node.outputs[0].type = node.outputs[0].type or (None if like is None else like.type)
+            for twin in (node.outputs[index] for index in rule.twins if index < len(node.outputs)):
+                twin.shape, twin.type = ir.Shape(known), node.outputs[0].type
             changed = True
     return changed
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxqp.ops import (
+    attention,
     concat,
     conv,
     elementwise,
     extend,
+    fused,
     generate,
     linear,
     normalization,
@@ -17,6 +19,8 @@ from onnxqp.ops import (
     recurrent,
     reduce,
     resize,
+    sampling,
+    scatter,
     select,
     shape,
     shape_of,
@@ -25,10 +29,12 @@ from onnxqp.ops import (
 from onnxqp.ops.operator import Operator
 
 _FAMILIES = (
+    attention,
     concat,
     conv,
     elementwise,
     extend,
+    fused,
     generate,
     linear,
     normalization,
@@ -37,6 +43,8 @@ _FAMILIES = (
     recurrent,
     reduce,
     resize,
+    sampling,
+    scatter,
     select,
     shape,
     shape_of,
@@ -49,7 +57,8 @@ def _register() -> dict[str, Operator]:
     rules: dict[str, Operator] = {}
     for family in _FAMILIES:
         for item in vars(family).values():
-            if isinstance(item, type) and issubclass(item, Operator) and "op_types" in vars(item):
+            own = isinstance(item, type) and item.__module__ == family.__name__
+            if own and issubclass(item, Operator) and "op_types" in vars(item):
                 record = item()
                 for op_type in item.op_types:
                     if op_type in rules:

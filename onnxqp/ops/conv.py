@@ -28,13 +28,7 @@ class Conv(Operator):
         return convolution_fault(node, transposed=False)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        group = attribute_int(node, "group", 1)
-        if group != 1:
-            couple_grouped(Layer(node, labels, group), transposed=False)
-            return
-        names = _names(node, weight=("out", "in"))
-        join(labels, node, names, {0: image_names(node, "out")})
-        labels.weigh(node, 1, produced=0, consumed=1)
+        couple_conv(node, labels)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
         resize_depthwise(node, cut)
@@ -89,6 +83,17 @@ class ConvTranspose(Operator):
 
     def quantization(self, node: ir.Node) -> Role:
         return Compute("ConvTranspose", (0,))
+
+
+def couple_conv(node: ir.Node, labels: AxisLabels) -> None:
+    """Tie the channels of image, weight, bias and output."""
+    group = attribute_int(node, "group", 1)
+    if group != 1:
+        couple_grouped(Layer(node, labels, group), transposed=False)
+        return
+    names = _names(node, weight=("out", "in"))
+    join(labels, node, names, {0: image_names(node, "out")})
+    labels.weigh(node, 1, produced=0, consumed=1)
 
 
 def image_names(node: ir.Node, channels: str) -> list[Name | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -136,8 +137,19 @@ class Einsum(Operator):
 def _einsum_terms(node: ir.Node) -> tuple[list[str], str]:
     """The letters of each operand and of the output."""
     equation = node.attributes["equation"].as_string().replace(" ", "")
-    if "." in equation:
-        raise CannotCouple("an Einsum with an ellipsis")
     left, arrow, output = equation.partition("->")
-    letters = left.replace(",", "")
-    return left.split(","), output if arrow else "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
+    letters = left.replace(",", "").replace(".", "")
+    if not arrow:
+        dots = "..." if "..." in left else ""
+        output = dots + "".join(c for c in sorted(set(letters)) if letters.count(c) == 1)
+    terms = left.split(",")
+    if "..." not in equation:
+        return terms, output
+    unused = [c for c in string.ascii_letters if c not in equation]
+    counts = [rank_of(value) - len(term) + 3 for value, term in zip(node.inputs, terms, strict=True) if "..." in term]
+    whole = "".join(unused[: max(counts)])  # axes of the ellipsis align from the right
+    filled = [
+        term.replace("...", whole[len(whole) - (rank_of(value) - len(term) + 3) :])
+        for value, term in zip(node.inputs, terms, strict=True)
+    ]
+    return filled, output.replace("...", whole)

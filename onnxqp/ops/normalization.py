@@ -79,7 +79,7 @@ class LayerNormalization(Normalization):
 
 
 class GroupNormalization(Normalization):
-    """Channels tie to scale and bias, every group keeps as many; the statistics are those of the kept channels."""
+    """Channels tie to scale and bias, where each has its own; every group keeps as many, and statistics of those."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GroupNormalization",)
     channels_first: ClassVar[bool] = True
@@ -87,9 +87,11 @@ class GroupNormalization(Normalization):
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         image, groups = _image(node), node.attributes["num_groups"].as_int()
         data = node.inputs[0]
-        if data is None or dims_of(node.inputs[1]) != (dims_of(data)[1],):
-            raise CannotCouple("a GroupNormalization with one scale per group")
-        join(labels, node, {0: image, 1: image[1:2], 2: image[1:2]}, {0: image}, statistic=image[1:])
+        if data is None:
+            raise CannotCouple("a GroupNormalization of nothing")
+        each = dims_of(node.inputs[1]) == (dims_of(data)[1],)  # until opset 21 one number for each group
+        vectors = {1: image[1:2], 2: image[1:2]} if each else {}
+        join(labels, node, {0: image, **vectors}, {0: image}, statistic=image[1:])
         channels = channel_labels(labels, data, 1)
         if channels is not None:
             labels.balance(channels.reshape(groups, -1))

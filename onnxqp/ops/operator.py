@@ -144,6 +144,7 @@ class Operator:
         return None
 
     type_from: ClassVar[int] = 0
+    twins: ClassVar[tuple[int, ...]] = ()  # further outputs of the shape and type of output 0
 
     open_shape: ClassVar[bool] = False  # dimensions that come out equal for several input sizes may be taken as fixed
 

@@ -103,18 +103,6 @@ class Gather(Operator):
         return Movement("Gather")
 
 
-class GatherElements(Operator):
-    """Pinned: every element has an index of its own."""
-
-    op_types: ClassVar[tuple[str, ...]] = ("GatherElements",)
-
-    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        labels.pin_node(node, "every element of a GatherElements has an index of its own")
-
-    def quantization(self, node: ir.Node) -> Role:
-        return Movement("GatherElements")
-
-
 def sliced_positions(node: ir.Node) -> dict[int, np.ndarray | None]:
     """For every sliced axis the positions taken, in order; None where the bounds or the size are computed."""
     shape = dims_of(node.inputs[0])
