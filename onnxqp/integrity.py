@@ -8,6 +8,8 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from onnxqp.errors import ModelError
 
@@ -24,6 +26,7 @@ def check(proto: onnx.ModelProto, path: Path | None = None, elsewhere: Collectio
         raise ModelError("the model has no outputs", where=where, hint="the file is not an exported network")
     if not proto.ir_version or not proto.opset_import:
         raise ModelError("the model states no IR version or opset", where=where, hint="export the model again")
+    _check_texts(proto, where)
     for free in (_unbound(proto.graph, where), *_unbound_in_functions(proto, where)):
         if free:
             raise ModelError(
@@ -34,6 +37,24 @@ def check(proto: onnx.ModelProto, path: Path | None = None, elsewhere: Collectio
     for index, tensor in enumerate(tensors(proto)):  # the initializers come first
         if index not in elsewhere:
             _check_tensor(tensor, path)
+
+
+def _check_texts(message: Message, where: str | None) -> None:
+    """Every name and text is UTF-8, as protobuf says they are; its parser hands out those that are not as bytes."""
+    for field, value in message.ListFields():
+        many = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        items = value if many else (value,)
+        if field.type == FieldDescriptor.TYPE_STRING:
+            broken = next((item for item in items if isinstance(item, bytes)), None)
+            if broken is not None:
+                raise ModelError(
+                    f"{field.name} of {message.DESCRIPTOR.name} is not UTF-8: {broken[:40]!r}",
+                    where=where,
+                    hint="the file is damaged, or was written in another encoding: export the model again",
+                )
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            for item in items:
+                _check_texts(item, where)
 
 
 # ---- wiring ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -147,7 +148,7 @@ def read(path: Path) -> Statistics:
         ) from err
     except OSError as err:
         raise DataError(f"cannot be read: {err.strerror or err}", where=str(path), hint="check the path") from err
-    except (LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as err:
+    except (LookupError, TypeError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as err:
         raise DataError(
             "is not a calibration file of onnxqp, or is damaged",
             where=str(path),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx.version_converter
 import onnx_ir as ir
 
-from onnxqp.graph import constant
+from onnxqp.graph import constant, iterate
 from onnxqp.normalize.light import LOWEST_IR, light_proto
 from onnxqp.specs import Note
 
 PER_CHANNEL_OPSET = 13  # DequantizeLinear got its `axis` there
 RAISED_OPSET = 17
 
-
+_LOST_AN_AXIS, _LOST_OPSET = ("Scan",), 9  # the opset in which it lost its batch axis
 _ALONG_AN_AXIS = ("Softmax", "LogSoftmax", "Hardmax")
 
 
@@ -23,6 +23,9 @@ def raise_opset(model: ir.Model) -> list[Note]:
         model.ir_version = max(model.ir_version, LOWEST_IR)
         return []
     subject = model.graph.name or "graph"
+    if old < _LOST_OPSET and any(node.op_type in _LOST_AN_AXIS for node in iterate(model)):
+        reason = "the converter drops the batch axis of Scan"  # onnx/version_converter: 8 to 9 is taken as compatible
+        return [Note("normalize", subject, "", f"opset {old} could not be raised: {reason}")]
     try:
         converted = ir.from_proto(onnx.version_converter.convert_version(light_proto(model), RAISED_OPSET))
     except Exception as err:  # the converter raises RuntimeError and its own kinds for any operator it does not know

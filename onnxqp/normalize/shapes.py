@@ -96,7 +96,7 @@ def fold_shape_values(model: ir.Model) -> bool:
             return known[value]
         if value.dtype not in _INTEGERS or not is_constant(value):
             return None
-        if value.const_value is None or value.const_value.size > _LONGEST:
+        if value.const_value is None or value.const_value.size > _LONGEST or len(value.const_value.shape) > 1:
             return None
         array = constant(value)
         return None if array is None else [int(element) for element in np.ravel(array)]
@@ -107,6 +107,8 @@ def fold_shape_values(model: ir.Model) -> bool:
         if elements is None or len(elements) > _LONGEST or not node.outputs:
             continue
         output = node.outputs[0]
+        if output.shape is not None and len(output.shape) > 1:
+            continue  # lists stand for numbers and vectors; a matrix of constants is folded by running it
         known[output] = elements
         if any(element is None for element in elements) or output.is_graph_output() or not output.uses():
             continue

@@ -136,8 +136,9 @@ def _affordable(layers: Iterable[_Layer]) -> list[_Layer]:
 def _observe(layer: _Layer, results: Feed, samples: int) -> None:
     data = results[str(layer.data.name)]
     name = str(layer.node.outputs[0].name)
-    output = _output_shape(layer.node, data.shape[0]) or results[name].shape
-    if data.shape[0] % samples:
+    across = layer.contraction.contracted == 0  # transA: what stands first is no batch
+    output = _output_shape(layer.node, data.shape[-1 if across else 0]) or results[name].shape
+    if across or data.shape[0] % samples:
         samples = 1
     if np.isfinite(data.sum(dtype=np.float64)):
         layer.update(data, output, samples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +46,12 @@ class Probe:
         for feed, reference in zip(self.feeds, self.references(), strict=True):
             for name, array in session.run(feed).items():
                 before = reference.get(name)
-                if before is None or before.shape != array.shape or not np.issubdtype(array.dtype, np.floating):
+                if (
+                    before is None
+                    or not isinstance(array, np.ndarray)
+                    or before.shape != array.shape
+                    or not np.issubdtype(array.dtype, np.floating)
+                ):
                     continue
                 error, signal = _squares(np.asarray(array, np.float64), np.asarray(before, np.float64))
                 old = sums.get(name, (0.0, 0.0))
@@ -54,10 +59,10 @@ class Probe:
         return max((error / signal if signal else float(error > 0) for error, signal in sums.values()), default=0.0)
 
     def references(self) -> list[dict[str, Array]]:
-        """The outputs of the float model, feed by feed."""
+        """The outputs of the float model that are arrays, feed by feed."""
         if not self._references:
             session = Session(self.model, brief=True)
-            self._references = [{**session.run(feed)} for feed in self.feeds]
+            self._references = [_arrays(session.run(feed)) for feed in self.feeds]
         return self._references
 
     @property
@@ -82,6 +87,11 @@ def _squares(array: Array, before: Array) -> tuple[float, float]:
     difference = np.where(known, array, 0.0) - np.where(known, before, 0.0)
     error = float(np.square(difference, dtype=np.float64).sum())
     return error if math.isfinite(error) else math.inf, float(np.square(before[known], dtype=np.float64).sum())
+
+
+def _arrays(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Without sequences and optionals, which are lists."""
+    return {name: found for name, found in outputs.items() if isinstance(found, np.ndarray)}
 
 
 def _is_image(array: Array) -> bool:

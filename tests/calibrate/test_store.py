@@ -255,3 +255,15 @@ def test_a_model_in_memory_has_a_hash():
     one, other = (store.model_hash(linear(np.full((40, 40), v, np.float32)), None) for v in (1.0, 2.0))
     assert len(one) == 64
     assert one != other
+
+
+def test_a_member_in_an_unknown_compression_is_refused(tmp_path):
+    path = tmp_path / "s.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.npy", b"x" * 100)
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(mark) + place] = 99
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        store.read(path)

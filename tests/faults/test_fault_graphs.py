@@ -526,3 +526,30 @@ def test_names_are_only_names(place: Place, name: str) -> None:
 
 def test_names_of_a_hundred_thousand_characters(place: Place) -> None:
     works(place, graphs.renamed("n" * 100_000))
+
+
+@pytest.mark.parametrize("text", [b"conv1", b"w1", b"relu1", b"scores"])
+def test_names_that_are_not_utf8(place: Place, text: bytes) -> None:
+    """Protobuf's parser hands them out as bytes, which are no names to anybody."""
+    whole = network().SerializeToString()
+    assert text in whole
+    for command in (*WRITING, INSPECT):
+        place.put(whole.replace(text, b"\xe5" + text[1:]))
+        place.refused(3, *command, says="is not UTF-8")
+
+
+def test_a_scan_with_a_batch_axis_keeps_its_opset(place: Place) -> None:
+    """The converter takes opsets 8 and 9 of Scan for compatible, and they are not."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["s", "e"], ["t"]), helper.make_node("Identity", ["t"], ["o"])],
+        "body",
+        [graphs.info("s", [2]), graphs.info("e", [2])],
+        [graphs.info("t", [2]), graphs.info("o", [2])],
+    )
+    scan = helper.make_node("Scan", ["", "x", "y"], ["last", "all"], "scan", num_scan_inputs=1, body=body)
+    inputs = [graphs.info("x", [1, 2]), graphs.info("y", [1, 3, 2])]
+    outputs = [graphs.info("last", [1, 2]), graphs.info("all", [1, 3, 2])]
+    place.put(graphs.model([scan], inputs, outputs, [], opset=8, ir_version=4))
+    ran = place.run("inspect", "m.onnx")
+    assert ran.code == 0
+    assert "opset 8 could not be raised" in ran.err

@@ -242,3 +242,27 @@ def test_functions_are_inlined_and_names_made_unique() -> None:
     assert len(set(names)) == 2
     x = random(2, 4)
     np.testing.assert_allclose(Session(model).run({"x": x})["y"], 4 * x, rtol=1e-6)
+
+
+def test_matrices_of_integers_keep_their_shape() -> None:
+    """A vector that became a matrix was folded into a vector."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["v", "one"], ["m"], "unsqueeze"),
+        helper.make_node("Add", ["m", "row"], ["grid"], "add"),
+        helper.make_node("GatherElements", ["x", "grid"], ["y"], "gather", axis=1),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array(array, np.int64), name)
+        for name, array in (("v", [0, 1, 2]), ("one", [1]), ("row", [[0, 1]]))
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4]) for name in ("x", "y")]
+    infos[1] = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 2])
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    found = files.from_proto(proto)
+    normalize(found)
+    assert [node.op_type for node in found.graph] == ["GatherElements"]
+    np.testing.assert_array_equal(
+        Session(found).run({"x": x})["y"], Session(files.from_proto(proto)).run({"x": x})["y"]
+    )
