@@ -309,10 +309,11 @@ class _Inserter:
         operands = [
             add_initializer(self.graph, f"{name}_quantized", integers),
             add_initializer(self.graph, f"{name}_scale", scale),
-            self._zeros(integers.dtype, scale.shape)
-            if zero_point is None
-            else add_initializer(self.graph, f"{name}_zero_point", zero_point),
         ]
+        if zero_point is not None:
+            operands.append(add_initializer(self.graph, f"{name}_zero_point", zero_point))
+        elif integers.dtype != np.int32:  # kernels take the zero points of a weight over, and those of a bias never
+            operands.append(self._zeros(integers.dtype, scale.shape))
         return self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize", axis)
 
     def _label(self, name: str) -> str:
