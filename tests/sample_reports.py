@@ -9,6 +9,7 @@ from onnxqp.report.records import (
     Accuracy,
     Calibration,
     Fidelity,
+    FrontierPoint,
     Gate,
     Group,
     Latency,
@@ -25,6 +26,7 @@ from onnxqp.report.records import (
     Quantization,
     Report,
     Size,
+    TensorError,
 )
 
 
@@ -123,3 +125,23 @@ def inspected(**changes: Any) -> Report:
 
 MISSED = Gate("max-drop", 0.1, 0.14, False)
 KEPT = Gate("max-size", 500_000, 308_000, True)
+
+
+def searched(**changes: Any) -> Report:
+    """What `compress` would report of a search: two candidates that nothing beats, one that others beat."""
+    points = [
+        FrontierPoint(1.5, {"weights": "float"}, False, agreement=99.5, size_ratio=1.5),
+        FrontierPoint(1.2, {"weights": "float"}, False, agreement=97.0, size_ratio=1.5),
+        FrontierPoint(3.0, {"weights": "int8"}, True, agreement=98.0, size_ratio=6.0),
+    ]
+    return dataclasses.replace(pruned(), **({"command": "compress", "frontier": points} | changes))
+
+
+def traced(**changes: Any) -> Report:
+    """What `debug` would report."""
+    errors = [
+        TensorError("relu1", "Relu_1", 41.0, "rounding", 1),
+        TensorError("relu2", "Relu_2", 20.0, "clipping", 2, clipped=0.1),
+        TensorError("relu3", "Relu_3", None, "none", 3),
+    ]
+    return report("debug", **({"tensors": errors} | changes))

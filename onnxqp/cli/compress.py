@@ -48,7 +48,13 @@ def compress(
     from onnxqp import api
 
     source = the_model(model)
-    paths.check(models=[source], data=[data.data, data.eval], output=write.output, reports=screen.reports)
+    paths.check(
+        models=[source],
+        data=[data.data, data.eval, measure.profile],
+        output=write.output,
+        profile=measure.save_profile,
+        reports=screen.reports,
+    )
     with screen.progress() as progress:
         result = api.compress(
             source, options=how, data=data, measure=measure, gates=gates, write=write, progress=progress

@@ -114,7 +114,7 @@ def _padded_axes(node: ir.Node) -> list[int]:
 
 def _amounts(node: ir.Node) -> dict[int, tuple[int, int]]:
     """Positions added before and after each axis that is padded."""
-    pads = constant(node.inputs[1])
+    pads = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if pads is None:
         raise CannotCouple("a Pad by amounts that are computed")
     axes = _padded_axes(node)

@@ -14,6 +14,7 @@ from onnxqp.report import text
 from onnxqp.report.blocks import Block
 from onnxqp.report.charts import Bar, Piece, chart, interval, key, literal
 from onnxqp.report.outline import outline
+from onnxqp.report.plots import error_plot, frontier_plot
 from onnxqp.report.records import Accuracy, Latency, LatencyStats, Pruning, Report, Size
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -126,6 +127,8 @@ def _drawings(report: Report) -> Iterator[str]:
         *_size_chart(report.size),
         *_latency_chart(report),
         *_interval_chart(report),
+        *frontier_plot(report),
+        *error_plot(report),
         *_groups_chart(report.pruning),
     ]
     if parts:

@@ -29,7 +29,7 @@ from onnxqp.report.regions import regions
 from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
-_WRITING = ("quantize", "prune", "calibrate")  # commands that write a file
+_WRITING = ("quantize", "prune", "compress", "calibrate")  # commands that write a file
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
 
 

@@ -15,7 +15,7 @@ import sample_reports as reports
 from PIL import Image
 
 from onnxqp.report import html
-from onnxqp.report.records import Group, Latency, NodeNote, PinnedGroup, Report
+from onnxqp.report.records import FrontierPoint, Group, Latency, NodeNote, PinnedGroup, Report, TensorError
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\x1b[31m\ud800\n"
 VOID = {"meta", "rect", "br"}
@@ -25,6 +25,8 @@ EVERY: dict[str, Callable[[], Report]] = {
     "prune": reports.pruned,
     "bench": reports.benched,
     "inspect": reports.inspected,
+    "compress": reports.searched,
+    "debug": reports.traced,
     "nothing": lambda: reports.report(input=None),
 }
 
@@ -74,6 +76,8 @@ def evil() -> Report:
         machine=dataclasses.replace(pruned.machine, cpu=EVIL, target=EVIL, features=[EVIL]),
         versions={EVIL: EVIL},
         seconds={EVIL: 1.0},
+        frontier=[FrontierPoint(speed, {EVIL: EVIL}, False, agreement=90.0 + speed) for speed in (1.0, 2.0)],
+        tensors=[TensorError(EVIL, EVIL, 20.0 + place, EVIL, place) for place in (1, 2)],
     )
 
 
@@ -144,6 +148,32 @@ def test_bars_stay_inside_their_drawing(speedup: float) -> None:
         assert 0 < float(width) <= 1000
 
 
+def test_the_frontier_is_drawn_with_what_was_taken() -> None:
+    page = html.render(reports.searched())
+    assert "Candidates of the search" in page
+    dots = re.findall(r'<path class="dot ([\w-]+)" d="M([\d.]+) ([\d.]+)h', page)
+    assert sorted(style for style, _, _ in dots) == ["dot-after", "dot-before", "dot-good"]
+    assert dots[-1][0] == "dot-good", "what was taken lies on top"
+    assert all(0 < float(x) < 1000 and 0 < float(y) < 400 for _, x, y in dots)
+    assert page.count('<path class="line"') == 1
+    assert "3.00x, 98: weights int8" in page
+
+
+def test_the_error_of_every_layer_is_drawn_by_its_cause() -> None:
+    page = html.render(reports.traced())
+    assert "Error along the graph" in page
+    assert re.findall(r'class="dot ([\w-]+)"', page) == ["dot-after", "dot-warm"]
+    assert "relu2: 20.0 dB, clipping" in page
+
+
+@pytest.mark.parametrize("speedups", [(1.0, 1.0), (1e-9, 1e9), (float("inf"), 2.0), (2.0,)])
+def test_degenerate_candidates_are_drawn_too(speedups: tuple[float, ...]) -> None:
+    points = [FrontierPoint(speedup, {}, True, agreement=100.0) for speedup in speedups]
+    page = html.render(reports.searched(frontier=points))
+    Page(page)
+    assert "nan" not in page.lower().replace("nanosecond", "")
+
+
 def test_degenerate_numbers_are_drawn_too() -> None:
     none = dataclasses.replace(reports.stats(1.0), p50_ms=0.0, p90_ms=0.0, p99_ms=0.0)
     still = Latency(none, none, 0.0, (0.0, 0.0), 0.0, 1, 1)
@@ -151,11 +181,12 @@ def test_degenerate_numbers_are_drawn_too() -> None:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page was only parsed, not looked at")
-@pytest.mark.parametrize("width", [1100, 500])
+@pytest.mark.parametrize("width", [1280, 500])  # a headless window is no narrower than 500
 def test_a_browser_shows_it(tmp_path: Path, width: int) -> None:
-    (tmp_path / "report.html").write_text(html.render(reports.pruned()), encoding="utf-8")
+    (tmp_path / "report.html").write_text(html.render(reports.searched()), encoding="utf-8")
     picture = tmp_path / "report.png"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
+    quiet = ["quic", "background-networking", "component-update", "sync", "gpu"]
+    flags = ["--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", *(f"--disable-{it}" for it in quiet)]
     subprocess.run(
         [
             BROWSER,
