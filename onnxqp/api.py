@@ -39,6 +39,7 @@ from onnxqp.options import (
     TargetName,
     WriteOptions,
 )
+from onnxqp.prune import check_pattern
 from onnxqp.prune import plan as plan_pruning
 from onnxqp.quantize import FEW, plan_quantization, quantize_model
 from onnxqp.recover import plan_with_samples, prune_and_recover, recovery_kind, settled
@@ -171,12 +172,16 @@ def prune(
     progress: Progress | None = None,
 ) -> Result:
     """Structured pruning: normalise, group coupled channels, choose, cut, prove, recover, measure, write."""
-    one_of(**{name.replace("-", "_"): value for name, value in options.amounts.items()})
+    if options.drop_layers is None and ":" not in options.pattern:  # these are amounts of their own
+        one_of(**{name.replace("-", "_"): value for name, value in options.amounts.items()})
+    if options.pattern != "structured":
+        check_pattern(options)
     job = Job.start("prune", "pruned", model, options, data, measure, gates, write, progress)
     run, seed = job.run, job.data_options.seed
     step = resolve(job.measured.resolved(options.target)).channel_step
     with run.memory:
-        if job.write.dry_run and not job.has_data and options.latency_ratio is None:
+        tried = options.drop_layers is not None or options.pattern != "structured"  # known once it is done only
+        if job.write.dry_run and not job.has_data and options.latency_ratio is None and not tried:
             with job.subject.blamed():
                 record = plan_pruning(job.normal, options, step=step).record
                 return Result(None, run.report(input=job.summary(), pruning=record))
@@ -184,7 +189,7 @@ def prune(
         source = inputs.calibration.source
         options, kind = settled(options, source), recovery_kind(options.recover, source)
         feeds = Feeds(inputs.calibration, job.data_options.batch_size)
-        if job.write.dry_run:
+        if job.write.dry_run and not tried:
             record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed, threads=job.measure.threads)
             return Result(None, run.report(input=job.summary(), pruning=record))
         with run.stage("prune"):
@@ -203,7 +208,10 @@ def prune(
             )
         for warning in done.warnings:
             run.warn(warning)
-        calibration = inputs.calibration_record(kind) if kind is not None else None
+        if job.write.dry_run:
+            return Result(None, run.report(input=job.summary(), pruning=done.pruning))
+        recovered = kind if done.pruning.recovery is not None else None
+        calibration = inputs.calibration_record(recovered) if recovered is not None else None
         return job.finish(inputs, done.model, pruning=done.pruning, calibration=calibration)
 
 

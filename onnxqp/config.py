@@ -7,6 +7,10 @@
     [quantize]                    # for one command; beats the keys above
     method = "percentile"
 
+    [prune.layers]                # ratios of their own for layers, by globs on node names; the last that matches counts
+    "*/conv1" = 0.25
+    "head*" = 0
+
     [budgets]                     # the gates of every command that has them; beats the keys above too
     max-drop = 0.5
     min-size-ratio = 3
@@ -31,6 +35,8 @@ FILE = "onnxqp.toml"
 PROJECT_FILE = "pyproject.toml"
 PREPROCESS = "preprocess"
 BUDGETS = "budgets"
+LAYERS = "layers"
+_LAYERED = "ratio"  # a command with this option may hold the table `layers`
 CODE_KEYS = ("data", "eval", "metric")  # their values may name Python code: file.py:function
 
 Table: TypeAlias = Mapping[str, Any]
@@ -69,6 +75,7 @@ class Configuration:
     trusted: bool = False
     commands: Mapping[str, Table] = field(default_factory=dict)  # command -> key -> value, common keys merged in
     preprocess: Mapping[str, Table] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # command -> glob -> ratio
 
     def values(self, command: str) -> Table:
         return self.commands.get(command, {})
@@ -113,14 +120,16 @@ def read(path: Path, commands: Mapping[str, Keys], *, trusted: bool, gates: Coll
     known = {key for keys in commands.values() for key in keys}
     for key in common:
         _refuse_unknown(key, [*known, *commands, BUDGETS], path, "")
-    result = {}
+    result, layers = {}, {}
     for command, keys in commands.items():
-        own = _table(content, command, path)
+        own = dict(_table(content, command, path))
+        if _LAYERED in keys:
+            layers[command] = _ratios(own.pop(LAYERS, {}), path, command)
         for key in own:
             _refuse_unknown(key, keys, path, f" in [{command}]")
         merged = {key: value for key, value in {**common, **budgets}.items() if key in keys} | dict(own)
         result[command] = {key: _checked(key, value, keys[key], path) for key, value in merged.items()}
-    return Configuration(path, trusted, result, preprocess)
+    return Configuration(path, trusted, result, preprocess, layers)
 
 
 def _section(path: Path) -> dict[str, Any]:
@@ -142,6 +151,17 @@ def _table(content: Mapping[str, Any], name: str, path: Path) -> Table:
     if not isinstance(table, Mapping):
         raise _error(path, f"{name} must be a table", f"write [{name}] above its keys")
     return table
+
+
+def _ratios(table: Any, path: Path, command: str) -> dict[str, float]:
+    """The table of ratios by glob; raises UsageError for what is none."""
+    name = f"{command}.{LAYERS}"
+    if not isinstance(table, Mapping):
+        raise _error(path, f"{name} must be a table", f'write [{name}] and below it "GLOB" = 0.25')
+    for glob, ratio in table.items():
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            raise _error(path, f"{name}: {glob!r} must be at least 0 and below 1, found {ratio!r}", f'"{glob}" = 0.25')
+    return {glob: float(ratio) for glob, ratio in table.items()}
 
 
 def _tool(content: Mapping[str, Any]) -> Mapping[str, Any]:

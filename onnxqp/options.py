@@ -6,7 +6,7 @@ imports more than the standard library, so that `--help` stays fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
@@ -14,7 +14,9 @@ from typing import Literal, TypeAlias
 TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portable"]
 Method: TypeAlias = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"]
 Allocation: TypeAlias = Literal["uniform", "global"]
-Criterion: TypeAlias = Literal["auto", "l1", "l2", "activation", "reconstruction"]
+Criterion: TypeAlias = Literal[
+    "auto", "l1", "l2", "geometric-median", "bn-scale", "mean-activation", "activation", "reconstruction", "random"
+]
 Recover: TypeAlias = Literal["auto", "none", "bias", "least-squares"]
 
 
@@ -116,7 +118,10 @@ class PruneOptions:
     by their group's mean score is below it. `macs_ratio`, `params_ratio` and `latency_ratio`: share of the
     multiply-accumulates, parameters or measured time to keep. `round_to` None: the target's step (`auto`). `recover`
     auto: least squares with data of the user's, else the biases alone. `criterion` auto: activation with such data,
-    else l1. `steps`: cut and recover so many times on the way.
+    else l1. `steps`: cut and recover so many times on the way. `drop_layers`: how many whole layers go first, or as a
+    share below 1 of those that can; with it no amount is needed. `pattern`: "structured" removes channels;
+    "unstructured", "N:M" and "block" zero weights. `layers`: ratios of their own for groups of which a node has a name
+    that matches a glob; the last that matches counts.
     """
 
     ratio: float | None = None
@@ -132,6 +137,17 @@ class PruneOptions:
     params_ratio: float | None = None
     latency_ratio: float | None = None
     steps: int = 1
+    drop_layers: int | float | None = None
+    pattern: str = "structured"
+    layers: tuple[tuple[str, float], ...] = ()
+
+    def ratio_of(self, nodes: Iterable[str]) -> float | None:
+        """The ratio that `layers` gives to a group of these nodes, or None."""
+        names = list(nodes)
+        for glob, ratio in reversed(self.layers):
+            if any(fnmatchcase(name, glob) for name in names):
+                return ratio
+        return None
 
     @property
     def asked(self) -> bool:

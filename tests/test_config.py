@@ -21,7 +21,7 @@ QUANTIZE: Keys = {
     "per-tensor": Kind.FLAG,
 }
 BENCH: Keys = {"model": Kind.TEXT, "data": Kind.TEXT, "samples": Kind.INTEGER}
-COMMANDS = {"quantize": QUANTIZE, "bench": BENCH}
+COMMANDS = {"quantize": QUANTIZE, "bench": BENCH, "prune": {"ratio": Kind.NUMBER}}
 
 
 def written(folder: Path, text: str, name: str = "onnxqp.toml") -> Path:
@@ -129,3 +129,12 @@ def test_a_found_file_may_not_name_code(tmp_path: Path, key: str, value: str) ->
     found.refuse_code(key, "images")
     found.refuse_code("model", value)
     Configuration().refuse_code(key, value)
+
+
+def test_ratios_of_layers(tmp_path: Path) -> None:
+    found = load(tmp_path, '[prune]\nratio = 0.5\n[prune.layers]\n"*/conv1" = 0.25\nstem = 0\n')
+    assert found.layers == {"prune": {"*/conv1": 0.25, "stem": 0.0}}
+    assert found.values("prune") == {"ratio": 0.5}
+    for wrong in ("[prune.layers]\nstem = 1.5\n", '[prune.layers]\nstem = "half"\n', "[prune]\nlayers = 3\n"):
+        assert "prune.layers" in refused(tmp_path, wrong).message
+    assert "unknown key 'layers'" in refused(tmp_path, "[quantize.layers]\nstem = 0.5\n").message

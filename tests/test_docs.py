@@ -33,7 +33,7 @@ OPTIONS = {
     "quantize": "--method --per-tensor --calibration --save-calibration --no-bias-correction --no-equalize "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "prune": "--ratio --threshold --macs-ratio --params-ratio --latency-ratio --allocation --criterion --round-to "
-    "--min-channels --recover --steps "
+    "--min-channels --recover --steps --drop-layers --pattern "
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "compress": "--method --per-tensor --no-bias-correction --no-equalize --ratio --threshold --macs-ratio "
     "--params-ratio --latency-ratio --size-ratio --allocation --criterion --round-to --min-channels --recover --steps "

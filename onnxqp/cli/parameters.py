@@ -114,6 +114,24 @@ class Shard(click.ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
+class Layers(click.ParamType[int | float]):
+    """A whole number of layers from 1 on, or a share between 0 and 1."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        text = str(value)
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            return int(text)
+        try:
+            share = float(text)
+        except ValueError:
+            share = 0.0
+        if not 0.0 < share < 1.0:
+            self.fail(f"{value!r} is neither a number of layers from 1 on nor a share between 0 and 1", param, ctx)
+        return share
+
+
 class Step(click.ParamType[int | None]):
     """A whole number of channels, or `auto` (None)."""
 

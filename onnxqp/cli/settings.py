@@ -58,6 +58,12 @@ def preprocessing(spec: str | None) -> str | Mapping[str, Any] | None:
     return tables.get(spec, spec) if spec is not None else None
 
 
+def layer_ratios() -> tuple[tuple[str, float], ...]:
+    """The ratios of layers that the configuration has for this command, by glob, in its order."""
+    context = click.get_current_context()
+    return tuple(configuration(context).layers.get(context.info_name or "", {}).items())
+
+
 def _accepted(option: click.Option, context: click.Context, value: Any, path: Path) -> Any:
     """`value`, which the option takes; raises UsageError that names the file when it does not."""
     try:

@@ -57,8 +57,19 @@ def _grows(node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
     if any(size is None for size in sizes):
         return False
     out = sum(size for size in sizes if size is not None)
-    weight = any(user.inputs.index(output) >= 1 for output in node.outputs for user in output.consumers())
+    weight = any(_becomes_weight(output) for output in node.outputs) if out > _SMALL else False
     return out > _SMALL and not weight and out > 4 * sum(_elements(value) or 0 for value in inputs)
+
+
+def _becomes_weight(value: ir.Value) -> bool:
+    """Whether a node reads it, or what constant nodes make of it, in the place of a weight."""
+    for user in value.consumers():
+        if user.inputs.index(value) >= 1:
+            return True
+        others = [each for each in user.inputs if each is not None and each is not value]
+        if all(is_constant(each) for each in others) and any(map(_becomes_weight, user.outputs)):
+            return True
+    return False
 
 
 def _elements(value: ir.Value) -> int | None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Name
-from onnxqp.graph import constant
+from onnxqp.graph import constant, is_constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.join import dims_of, join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Elements, Operator
@@ -202,9 +202,13 @@ class Cast(Elementwise):
         return Float("a change of type is no arithmetic")
 
     def folds(self, node: ir.Node) -> bool:
-        """Not from small integers: that is a weight kept in int8 or int16, which the runtime rebuilds when it loads."""
+        """Not from stored small integers: a weight in int8 or int16, which the runtime rebuilds when it loads."""
         source = node.inputs[0]
-        return source is None or source.dtype not in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
+        return (
+            source is None
+            or not is_constant(source)
+            or source.dtype not in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
+        )
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.same_elements(node, known)

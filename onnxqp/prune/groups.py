@@ -44,6 +44,7 @@ class ChannelGroup:
     members: tuple[str, ...]  # nodes whose weights lose slices
     classes: Labels
     bundles: tuple[Bundle, ...]
+    makers: tuple[str, ...] = ()  # those of the members that make the channels
 
     @property
     def size(self) -> int:
@@ -145,7 +146,8 @@ def _make_groups(
     for number, members in slots.by(group_of).items():
         classes = classes_of[number]
         made = _bundles(classes, bound_of.get(number, []), score)
-        groups.append(ChannelGroup(names.new(members), _nodes(members), classes, made))
+        makers = _nodes([slot for slot in members if slot.produced])
+        groups.append(ChannelGroup(names.new(members), _nodes(members), classes, made, makers))
     return tuple(groups)
 
 

@@ -49,10 +49,18 @@ def _nearest(count: int, unit: int) -> int:
 
 def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> list[list[Bundle]]:
     """The bundles to remove from every group."""
-    if options.ratio is not None:
-        wanted = _globally(groups, options) if options.allocation == "global" else _uniformly(groups, options.ratio)
+    own = [options.ratio_of(group.makers) for group in groups]
+    free = [group for group, ratio in zip(groups, own, strict=True) if ratio is None]
+    if options.ratio is None:
+        rest = iter([_above(group, options.threshold or 0.0) for group in free])
+    elif options.allocation == "global":
+        rest = iter(_globally(free, options))
     else:
-        wanted = [_above(group, options.threshold or 0.0) for group in groups]
+        rest = iter([group.size - share_of(options.ratio, group.size) for group in free])
+    wanted = [
+        next(rest) if ratio is None else group.size - share_of(ratio, group.size)
+        for group, ratio in zip(groups, own, strict=True)
+    ]
     return [
         weakest_bundles(
             group,
@@ -85,10 +93,6 @@ def weakest_bundles(group: ChannelGroup, keep: int, *, by_score: bool = False) -
             left -= width
             alone -= not bundle.bound
     return chosen
-
-
-def _uniformly(groups: Sequence[ChannelGroup], ratio: float) -> list[int]:
-    return [group.size - share_of(ratio, group.size) for group in groups]
 
 
 def _globally(groups: Sequence[ChannelGroup], options: PruneOptions) -> list[int]:

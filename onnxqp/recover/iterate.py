@@ -13,11 +13,12 @@ from onnxqp.axes import AxisLabels, Cut
 from onnxqp.errors import UsageError
 from onnxqp.measurements import Measurements
 from onnxqp.options import Criterion, PruneOptions, Recover
-from onnxqp.prune import plan, prune_model
+from onnxqp.prune import check_pattern, drop_layers, make_sparse, plan, prune_model
 from onnxqp.prune.budgets import Clock, wall_clock
 from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.groups import Grouping
 from onnxqp.prune.pruning import Scorer
+from onnxqp.recover.input_sizes import element_scores
 from onnxqp.recover.least_squares import Kind
 from onnxqp.recover.reconstruct import Progress, recover_model
 from onnxqp.recover.scoring import score_channels
@@ -115,13 +116,50 @@ def prune_and_recover(
     progress: Progress | None = None,
 ) -> Recovered:
     """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times; see `Pruner`."""
+    feeds = list(samples)
+    if options.drop_layers is not None:
+        return _without_layers(model, trial, feeds, options, kind=kind, step=step, seed=seed, threads=threads)
+    if options.pattern != "structured":
+        return _sparse(model, trial, feeds, options, seed)
     if options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
-    pruner = Pruner(model, trial, list(samples), kind, step, seed, threads, measured, progress)
+    pruner = Pruner(model, trial, feeds, kind, step, seed, threads, measured, progress)
     stage = Stage(model)
     for number in range(1, options.steps + 1):
         stage = pruner.cut(stage, _step_options(options, number))
     return Recovered(stage.model, stage.pruning, stage.warnings)
+
+
+def _without_layers(
+    model: ir.Model,
+    trial: Sequence[Feed],
+    feeds: Sequence[Feed],
+    options: PruneOptions,
+    *,
+    kind: Kind | None,
+    step: int,
+    seed: int,
+    threads: int,
+) -> Recovered:
+    """Drop layers, then prune what is left where an amount is asked for too."""
+    assert options.drop_layers is not None
+    first = drop_layers(model, trial, feeds, options.drop_layers, selection=options.selection, seed=seed)
+    rest = replace(options, drop_layers=None)
+    if not any(rest.amounts.values()) and ":" not in rest.pattern:
+        return Recovered(first.model, first.pruning, ())
+    done = prune_and_recover(first.model, trial, feeds, rest, kind=kind, step=step, seed=seed, threads=threads)
+    pruning = _joined([first.pruning, done.pruning])
+    return Recovered(done.model, replace(pruning, dropped=first.pruning.dropped), done.warnings)
+
+
+def _sparse(
+    model: ir.Model, trial: Sequence[Feed], samples: Iterable[Feed], options: PruneOptions, seed: int
+) -> Recovered:
+    """Zeros in place of smaller layers; nothing is recovered."""
+    check_pattern(options)
+    scores = element_scores(model, samples, seed=seed) if options.criterion == "activation" else None
+    done = make_sparse(model, trial, options, scores=scores, seed=seed)
+    return Recovered(done.model, done.pruning, done.warnings)
 
 
 def plan_with_samples(
@@ -177,6 +215,8 @@ def _joined(records: Sequence[Pruning]) -> Pruning:
     first, last = records[0], records[-1]
     if first is last:
         return last
+    if not first.groups:  # layers went, and channels afterwards
+        first = replace(first, channels_before=last.channels_before, groups=last.groups)
     before = {group.id: group.before for group in first.groups}
     after = {group.id: group.after for record in records for group in record.groups}
     macs, parameters = 1.0, 1.0

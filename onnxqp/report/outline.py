@@ -26,6 +26,7 @@ from onnxqp.report.records import (
     Size,
 )
 from onnxqp.report.regions import regions
+from onnxqp.report.removals import dropped_layers, sparsity
 from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
@@ -318,8 +319,10 @@ def _the_rest(kinds: int) -> tuple[Line, ...]:
 def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterator[Block]:
     cut = sum(group.after < group.before for group in found.groups)
     words = f"{text.plural(len(found.groups), 'prunable channel group')}, {len(found.pinned)} pinned"
-    lines = [Line(f"{words}; {cut} {'would be cut' if planned else 'cut'}" if cut else words)]
-    if cut and not planned:
+    lines = (
+        [Line(f"{words}; {cut} {'would be cut' if planned else 'cut'}" if cut else words)] if _grouped(found) else []
+    )
+    if (cut or found.dropped) and not planned:
         macs = "" if found.macs_ratio is None else f"MACs {text.percent(found.macs_ratio * 100)}, "
         lines.append(Line(f"{macs}parameters {text.percent(found.params_ratio * 100)} of the original", "quiet"))
     if found.proof is not None:
@@ -329,7 +332,7 @@ def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterat
         lines.append(
             Line(f"recovery by {recovery.kind}: {recovery.consumers} consumers adjusted, {recovery.rejected} rejected")
         )
-    yield Block("pruning", lines=tuple(lines))
+    yield Block("pruning", lines=(*dropped_layers(found), *sparsity(found), *lines))
     if groups and found.groups:
         rows = tuple(
             (group.id, _members(group.members), str(group.before), str(group.after), group.score_kind)
@@ -343,6 +346,11 @@ def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterat
         kinds = Counter(("", group.reason) for group in found.pinned)
         pinned = tuple((reason, str(count)) for (_, reason), count in _top(kinds))
         yield Block("pinned", ("why", "groups"), pinned, _the_rest(len(kinds)))
+
+
+def _grouped(found: Pruning) -> bool:
+    """Whether channels were looked at: not where all that was asked for is zeros or fewer layers."""
+    return bool(found.groups or found.pinned) or not (found.sparsity or found.dropped)
 
 
 def _members(members: Iterable[str]) -> str:

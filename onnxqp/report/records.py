@@ -164,6 +164,28 @@ class Recovery:
 
 
 @dataclass(frozen=True)
+class Sparsity:
+    """What `--pattern` zeroed. `left`: layers that it left dense, and why."""
+
+    pattern: str
+    weights: int  # arrays with zeros
+    elements: int  # of those
+    zeros: int
+    ratio: float  # zeros / elements
+    packed: int  # weights whose zeros take no room in the file
+    left: list[NodeNote]
+
+
+@dataclass(frozen=True)
+class DroppedLayer:
+    """A residual branch or a layer of a chain that was bypassed."""
+
+    id: str  # the node that makes what was bypassed
+    members: list[str]  # nodes that are gone
+    cost: float  # squared error of the worst output relative to its squared signal, as measured before the next went
+
+
+@dataclass(frozen=True)
 class Pruning:
     channels_before: int  # of the prunable groups
     channels_after: int
@@ -173,6 +195,8 @@ class Pruning:
     pinned: list[PinnedGroup]
     proof: Proof | None = None
     recovery: Recovery | None = None
+    sparsity: Sparsity | None = None
+    dropped: list[DroppedLayer] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def group(scores: list[float], first: int = 0, width: int = 1, name: str = "g") 
         Bundle(first + np.arange(n * width, (n + 1) * width), scores[n], (place + 1) / len(scores), bound=width > 1)
         for place, n in enumerate(order.tolist())
     )
-    return ChannelGroup(name, (name,), first + np.arange(len(scores) * width), bundles)
+    return ChannelGroup(name, (name,), first + np.arange(len(scores) * width), bundles, (name,))
 
 
 def removed(groups: list[ChannelGroup], step: int = 1, **options: object) -> list[list[int]]:
@@ -100,3 +100,11 @@ def test_rounding_of_the_selection() -> None:
     groups = [group([float(n) for n in range(64)])]
     assert len(removed(groups, ratio=0.3, step=8)[0]) == 64 - 48  # 45 asked for
     assert len(removed(groups, ratio=0.3, step=8, round_to=1)[0]) == 19
+
+
+@pytest.mark.parametrize("amount", [{"ratio": 0.5}, {"ratio": 0.5, "allocation": "global"}, {"threshold": 0.0}])
+def test_layers_with_ratios_of_their_own(amount: dict[str, object]) -> None:
+    groups = [group([float(n) for n in range(8)], 8 * place, name=f"block{place}/conv") for place in range(3)]
+    found = removed(groups, layers=(("block*", 0.25), ("block1/*", 0.0)), round_to=1, **amount)
+    assert [len(channels) for channels in found] == [2, 0, 2]
+    assert len(removed(groups, layers=(("block1*", 0.75),), round_to=1, **amount)[1]) == 6

@@ -7,9 +7,10 @@ from typing import Any, get_args
 
 import click
 
+from onnxqp.cli import settings
 from onnxqp.cli.options.declare import WHAT, gathered, option
 from onnxqp.cli.options.nodes import selection
-from onnxqp.cli.parameters import Number, Step
+from onnxqp.cli.parameters import Layers, Number, Step
 from onnxqp.errors import UsageError
 from onnxqp.options import Allocation, Criterion, PruneOptions, Recover, Selection, TargetName
 
@@ -26,6 +27,8 @@ def prune_options(
     min_channels: int,
     recover: Recover,
     steps: int,
+    drop_layers: int | float | None,
+    pattern: str,
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     op_type: tuple[str, ...] = (),
@@ -46,6 +49,9 @@ def prune_options(
         params_ratio,
         latency_ratio,
         steps,
+        drop_layers,
+        pattern,
+        settings.layer_ratios(),
     )
 
 
@@ -54,7 +60,8 @@ def _with_amount(**values: Any) -> PruneOptions:
     """The same; raises UsageError unless exactly one amount is given."""
     how = prune_options(**values)
     given = [f"--{name}" for name, value in how.amounts.items() if value is not None]
-    if len(given) != 1:
+    enough = how.drop_layers is not None or ":" in how.pattern  # amounts of their own
+    if len(given) > 1 or not (given or enough):
         every = ", ".join(f"--{name}" for name in how.amounts)
         problem = f"{' and '.join(given)} were given" if given else f"none of {every} was given"
         raise UsageError(problem, hint="give exactly one, for example --ratio 0.5 to remove half the channels")
@@ -151,6 +158,24 @@ how = (
         default=1,
         show_default=True,
         help="Cut and recover so many times on the way to --ratio.",
+    ),
+    option(
+        WHAT,
+        "--drop-layers",
+        type=Layers(),
+        metavar="N",
+        help="First remove N whole layers, or a share below 1 of those that can go: residual branches, and layers of "
+        "chains whose input fits in place of their output; those whose removal costs least on samples. Needs no ratio.",
+    ),
+    option(
+        WHAT,
+        "--pattern",
+        metavar="structured|unstructured|N:M|block",
+        default="structured",
+        show_default=True,
+        help="structured: remove channels. unstructured: zero single weights, by --ratio, or by --threshold times "
+        "the mean of their layer. N:M: keep N of every M neighbouring input channels. block: zero blocks of 4 output "
+        "channels. Zeros shrink the file, but make nothing faster.",
     ),
 )
 pruning = gathered("how", _with_amount, *how, *selection)

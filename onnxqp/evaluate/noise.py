@@ -1,0 +1,67 @@
+"""What a change of a model does to its outputs: noise, against outputs that are computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.runtime import Session
+from onnxqp.specs import Array, Feed
+
+
+@dataclass
+class Reference:
+    """A model's outputs on a few samples, to hold candidates against.
+
+    Noise is the squared error relative to the squared signal, of the worst float output: NMSE, 10 ** (-SQNR / 10).
+    """
+
+    model: ir.Model
+    feeds: Sequence[Feed]
+    _references: list[dict[str, Array]] = field(default_factory=list, init=False)
+
+    def noise_of(self, model: ir.Model) -> float:
+        """Of a candidate for the model."""
+        return self.noise(Session(model, brief=True))
+
+    def noise(self, session: Session) -> float:
+        """Of a candidate that is open."""
+        sums: dict[str, tuple[float, float]] = {}
+        for feed, reference in zip(self.feeds, self.references(), strict=True):
+            for name, array in session.run(feed).items():
+                before = reference.get(name)
+                if (
+                    before is None
+                    or not isinstance(array, np.ndarray)
+                    or before.shape != array.shape
+                    or not np.issubdtype(array.dtype, np.floating)
+                ):
+                    continue
+                error, signal = _squares(np.asarray(array, np.float64), np.asarray(before, np.float64))
+                old = sums.get(name, (0.0, 0.0))
+                sums[name] = (old[0] + error, old[1] + signal)
+        return max((error / signal if signal else float(error > 0) for error, signal in sums.values()), default=0.0)
+
+    def references(self) -> list[dict[str, Array]]:
+        """The outputs of the model that are arrays, feed by feed."""
+        if not self._references:
+            session = Session(self.model, brief=True)
+            self._references = [_arrays(session.run(feed)) for feed in self.feeds]
+        return self._references
+
+
+def _squares(array: Array, before: Array) -> tuple[float, float]:
+    """Squared error and squared signal where the float model says a number."""
+    known = np.isfinite(before)
+    difference = np.where(known, array, 0.0) - np.where(known, before, 0.0)
+    error = float(np.square(difference, dtype=np.float64).sum())
+    return error if math.isfinite(error) else math.inf, float(np.square(before[known], dtype=np.float64).sum())
+
+
+def _arrays(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Without sequences and optionals, which are lists."""
+    return {name: found for name, found in outputs.items() if isinstance(found, np.ndarray)}
