@@ -151,8 +151,8 @@ class PruneOptions:
 
     @property
     def asked(self) -> bool:
-        """Whether any amount is given."""
-        return any(value is not None for value in self.amounts.values())
+        """Whether any amount is given; so many layers are one."""
+        return self.drop_layers is not None or any(value is not None for value in self.amounts.values())
 
     @property
     def amounts(self) -> dict[str, float | None]:

@@ -37,7 +37,7 @@ OPTIONS = {
     f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "compress": "--method --per-tensor --no-bias-correction --no-equalize --ratio --threshold --macs-ratio "
     "--params-ratio --latency-ratio --size-ratio --allocation --criterion --round-to --min-channels --recover --steps "
-    f"{_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
+    f"--drop-layers {_SELECTION} {_DATA} {_JUDGING} {_WRITING} {_REPORTING}",
     "validate": f"{_DATA} {_JUDGING} {_REPORTING}",
     "bench": f"{_DATA} {_REPORTING}",
     "debug": f"{_DATA} {_REPORTING}",

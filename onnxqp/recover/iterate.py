@@ -86,7 +86,13 @@ class Pruner:
     progress: Progress | None = None
 
     def cut(self, stage: Stage, options: PruneOptions) -> Stage:
-        """One step on from `stage`, by the amount in `options`, of what is left. Errors are those of `prune_model`."""
+        """One step on from `stage`, by the amount in `options`, of what is left. Errors are those of `prune_model`.
+
+        Where layers go too they go first; what is left is then recovered towards the model without them.
+        """
+        if options.drop_layers is not None:
+            short, rest = self.drop(stage, options), replace(options, drop_layers=None)
+            return replace(self, original=short.model).cut(short, rest) if any(rest.amounts.values()) else short
         scorer = channel_scorer(options, self.samples, self.seed)
         clock = _clock(stage.model, options, self.trial, self.threads, self.measured)
         done = prune_model(stage.model, self.trial, options, step=self.step, seed=self.seed, scorer=scorer, clock=clock)
@@ -100,6 +106,13 @@ class Pruner:
             record, current = replace(record, recovery=mended.recovery), mended.model
             warnings += [f"not recovered: {reason}" for reason in mended.left]
         return Stage(current, cuts, (*stage.records, record), tuple(dict.fromkeys(warnings)))
+
+    def drop(self, stage: Stage, options: PruneOptions) -> Stage:
+        """Without whole layers, as many as `options` say."""
+        done = drop_layers(
+            stage.model, self.trial, self.samples, options.drop_layers or 0, selection=options.selection, seed=self.seed
+        )
+        return Stage(done.model, stage.cuts, (*stage.records, done.pruning), stage.warnings)
 
 
 def prune_and_recover(
@@ -116,50 +129,32 @@ def prune_and_recover(
     progress: Progress | None = None,
 ) -> Recovered:
     """Prune a normalised model and give its accuracy back on `samples`, `options.steps` times; see `Pruner`."""
-    feeds = list(samples)
-    if options.drop_layers is not None:
-        return _without_layers(model, trial, feeds, options, kind=kind, step=step, seed=seed, threads=threads)
-    if options.pattern != "structured":
-        return _sparse(model, trial, feeds, options, seed)
-    if options.steps > 1 and options.ratio is None:
+    structured = options.pattern == "structured"
+    if not structured:
+        check_pattern(options)
+    elif options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
-    pruner = Pruner(model, trial, feeds, kind, step, seed, threads, measured, progress)
+    pruner = Pruner(model, trial, list(samples), kind, step, seed, threads, measured, progress)
     stage = Stage(model)
+    if options.drop_layers is not None:
+        stage, options = pruner.drop(stage, options), replace(options, drop_layers=None)
+        pruner = replace(pruner, original=stage.model)
+        if structured and not any(options.amounts.values()):
+            return Recovered(stage.model, stage.pruning, stage.warnings)
+    if not structured:
+        stage = _sparse(pruner, stage, options)
+        return Recovered(stage.model, stage.pruning, stage.warnings)
     for number in range(1, options.steps + 1):
         stage = pruner.cut(stage, _step_options(options, number))
     return Recovered(stage.model, stage.pruning, stage.warnings)
 
 
-def _without_layers(
-    model: ir.Model,
-    trial: Sequence[Feed],
-    feeds: Sequence[Feed],
-    options: PruneOptions,
-    *,
-    kind: Kind | None,
-    step: int,
-    seed: int,
-    threads: int,
-) -> Recovered:
-    """Drop layers, then prune what is left where an amount is asked for too."""
-    assert options.drop_layers is not None
-    first = drop_layers(model, trial, feeds, options.drop_layers, selection=options.selection, seed=seed)
-    rest = replace(options, drop_layers=None)
-    if not any(rest.amounts.values()) and ":" not in rest.pattern:
-        return Recovered(first.model, first.pruning, ())
-    done = prune_and_recover(first.model, trial, feeds, rest, kind=kind, step=step, seed=seed, threads=threads)
-    pruning = _joined([first.pruning, done.pruning])
-    return Recovered(done.model, replace(pruning, dropped=first.pruning.dropped), done.warnings)
-
-
-def _sparse(
-    model: ir.Model, trial: Sequence[Feed], samples: Iterable[Feed], options: PruneOptions, seed: int
-) -> Recovered:
+def _sparse(pruner: Pruner, stage: Stage, options: PruneOptions) -> Stage:
     """Zeros in place of smaller layers; nothing is recovered."""
-    check_pattern(options)
-    scores = element_scores(model, samples, seed=seed) if options.criterion == "activation" else None
-    done = make_sparse(model, trial, options, scores=scores, seed=seed)
-    return Recovered(done.model, done.pruning, done.warnings)
+    wanda = options.criterion == "activation"
+    scores = element_scores(stage.model, pruner.samples, seed=pruner.seed) if wanda else None
+    done = make_sparse(stage.model, pruner.trial, options, scores=scores, seed=pruner.seed)
+    return Stage(done.model, (), (*stage.records, done.pruning), (*stage.warnings, *done.warnings))
 
 
 def plan_with_samples(
@@ -216,7 +211,8 @@ def _joined(records: Sequence[Pruning]) -> Pruning:
     if first is last:
         return last
     if not first.groups:  # layers went, and channels afterwards
-        first = replace(first, channels_before=last.channels_before, groups=last.groups)
+        last = replace(last, dropped=first.dropped)
+        first = replace(first, channels_before=records[1].channels_before, groups=records[1].groups)
     before = {group.id: group.before for group in first.groups}
     after = {group.id: group.after for record in records for group in record.groups}
     macs, parameters = 1.0, 1.0

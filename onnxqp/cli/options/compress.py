@@ -62,4 +62,4 @@ def compressing(command: Command) -> Command:
         *selection,
     )(call)
     inner = gathered("quantized", quantize.quantize_options, *quantize.how, without=(*_SHARED, *_FILES))(inner)
-    return gathered("pruned", prune.prune_options, *prune.how, without=_SHARED)(inner)
+    return gathered("pruned", prune.prune_options, *prune.how, without=(*_SHARED, "pattern"))(inner)

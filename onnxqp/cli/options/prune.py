@@ -28,7 +28,7 @@ def prune_options(
     recover: Recover,
     steps: int,
     drop_layers: int | float | None,
-    pattern: str,
+    pattern: str = "structured",
     include: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     op_type: tuple[str, ...] = (),
@@ -167,15 +167,15 @@ how = (
         help="First remove N whole layers, or a share below 1 of those that can go: residual branches, and layers of "
         "chains whose input fits in place of their output; those whose removal costs least on samples. Needs no ratio.",
     ),
-    option(
-        WHAT,
-        "--pattern",
-        metavar="structured|unstructured|N:M|block",
-        default="structured",
-        show_default=True,
-        help="structured: remove channels. unstructured: zero single weights, by --ratio, or by --threshold times "
-        "the mean of their layer. N:M: keep N of every M neighbouring input channels. block: zero blocks of 4 output "
-        "channels. Zeros shrink the file, but make nothing faster.",
-    ),
 )
-pruning = gathered("how", _with_amount, *how, *selection)
+_pattern = option(
+    WHAT,
+    "--pattern",
+    metavar="structured|unstructured|N:M|block",
+    default="structured",
+    show_default=True,
+    help="structured: remove channels. unstructured: zero single weights, by --ratio, or by --threshold times "
+    "the mean of their layer. N:M: keep N of every M neighbouring input channels. block: zero blocks of 4 output "
+    "channels. Zeros shrink the file, but make nothing faster.",
+)
+pruning = gathered("how", _with_amount, *how, _pattern, *selection)
