@@ -299,13 +299,22 @@ def validate(
 
 
 def bench(
-    models: Sequence[ModelLike], *, data: DataLike | None = None, measure: MeasureOptions | None = None
+    models: Sequence[ModelLike],
+    *,
+    data: DataLike | None = None,
+    measure: MeasureOptions | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Interleaved latency of one or more models, each on inputs of its own signature."""
     if not models:
         raise UsageError("no model to measure", hint="give one or more .onnx files")
     measure, data = measure or MeasureOptions(), data if data is not None else DataOptions()
-    run = Run("bench", arguments(measure, data, models=[name_of(model) for model in models]), threads=measure.threads)
+    run = Run(
+        "bench",
+        arguments(measure, data, models=[name_of(model) for model in models]),
+        threads=measure.threads,
+        progress=progress,
+    )
     options, _ = as_options(data)
     entries = []
     with run.memory:
@@ -319,7 +328,7 @@ def bench(
             entries.append((session, feeds))
         with run.stage("latency"):
             run.memory.pause()
-            times = stopwatch.measure_each(entries)
+            times = stopwatch.measure_each(entries, progress=run.advance("latency"))
             run.memory.resume()
     rows = [ModelLatency(s.name, stopwatch.stats(each)) for s, each in zip(subjects, times, strict=True)]
     return Result(None, run.report(models=rows))

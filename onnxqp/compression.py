@@ -83,6 +83,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         job.subject.bytes(),
         threads,
         run.warn,
+        run.advance("search"),
     )
     if prune.asked:
         return way.once(prune), record

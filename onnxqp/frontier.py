@@ -16,6 +16,8 @@ from onnxqp.report.records import FrontierPoint
 from onnxqp.runtime import Session
 from onnxqp.steps import Run
 
+MOST = 7  # candidates: the first, and a bisection of some thirty blocks
+
 
 def within_budget(
     run: Run,
@@ -34,8 +36,10 @@ def within_budget(
     if not measure.validate or (gates.max_drop is None and gates.min_agreement is None):
         return first, None
     judged: list[Assessment] = []
+    advance = run.advance("search")
 
     def keeps(model: ir.Model) -> bool:
+        advance(len(judged), MOST)
         session = Session(model, threads=measure.threads)
         found = assessed(
             baseline, session, inputs, measure=measure, batch_size=data.batch_size, seed=data.seed, warn=ignore

@@ -75,13 +75,27 @@ def judge(
     if measure.validate:
         with run.stage("evaluate"):
             assessment = assessed(
-                baseline, candidate, inputs, measure=measure, batch_size=batch_size, seed=seed, warn=run.warn
+                baseline,
+                candidate,
+                inputs,
+                measure=measure,
+                batch_size=batch_size,
+                seed=seed,
+                warn=run.warn,
+                progress=run.advance("evaluate"),
             )
             accuracy, fidelity = assessment.accuracy, assessment.fidelity
         feeds = [feed for feed, _ in itertools.islice(inputs.evaluation.batches(batch_size), _TIMED_FEEDS)]
         with run.stage("latency"):
             run.memory.pause()
-            latency = stopwatch.compare(baseline, candidate, feeds, threads=run.threads, batch=samples_in(feeds[0]))
+            latency = stopwatch.compare(
+                baseline,
+                candidate,
+                feeds,
+                threads=run.threads,
+                batch=samples_in(feeds[0]),
+                progress=run.advance("latency"),
+            )
             run.memory.resume()
         for caution in stopwatch.cautions(latency):
             run.warn(caution)
@@ -98,9 +112,10 @@ def assessed(
     batch_size: int,
     seed: int,
     warn: Callable[[str], None],
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Assessment:
     """Accuracy, where there are labels, and fidelity of a candidate on the evaluation inputs."""
-    samples = labelled_feeds(inputs, batch_size)
+    samples = labelled_feeds(inputs, batch_size, progress)
     return assess(baseline, candidate, samples, measure.metric, measure.output_name, seed=seed, warn=warn)
 
 
@@ -111,9 +126,15 @@ def keeps_budget(gates: Gates, assessment: Assessment) -> bool:
     return all(gate.passed for gate in found)
 
 
-def labelled_feeds(inputs: Inputs, batch_size: int) -> Iterator[tuple[Feed, Any]]:
+def labelled_feeds(
+    inputs: Inputs, batch_size: int, progress: Callable[[int, int | None], None] | None = None
+) -> Iterator[tuple[Feed, Any]]:
     """Feeds with their labels; labels of data that was only meant to calibrate do not count."""
+    done = 0
     for feed, labels in inputs.evaluation.batches(batch_size):
+        done += len(labels)
+        if progress is not None:
+            progress(done, len(inputs.evaluation))
         usable = inputs.labelled and all(label is not None for label in labels)
         label: Any = None
         if usable:

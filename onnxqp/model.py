@@ -401,9 +401,20 @@ def sibling_folder(path: Path) -> Iterator[Path]:
         if pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(stale, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f".onnxqp-{os.getpid()}-", dir=path.parent))
+    _DRAFTS.add(folder)
     try:
         yield folder
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _DRAFTS.discard(folder)
+
+
+_DRAFTS: set[Path] = set()  # the temporary folders of this process
+
+
+def remove_drafts() -> None:
+    """Take away what is half-written, in a process that ends without further notice."""
+    for folder in list(_DRAFTS):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ from onnxqp.cli.program import onnxqp
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (errors.py lists them). `arguments` default to those of the process."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    invocation = boundary.Invocation(json="--json" in given, debug="--debug" in given)
+    invocation = boundary.Invocation(json="--json" in given, debug="--debug" in given, alone=arguments is None)
     return boundary.run(
         lambda: onnxqp.main(given, prog_name="onnxqp", standalone_mode=False, obj=invocation), invocation
     )

@@ -32,4 +32,6 @@ def bench(models: tuple[str, ...], data: DataOptions, measure: MeasureOptions, s
 
     chosen = list(models) or [the_model(None)]
     paths.check(models=chosen, data=[data.data], reports=screen.reports)
-    return screen.show(api.bench(chosen, data=data, measure=measure).report)
+    with screen.progress() as progress:
+        result = api.bench(chosen, data=data, measure=measure, progress=progress)
+    return screen.show(result.report)

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import json
 import os
+import select
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,6 +43,7 @@ _DEFAULT_HINTS = {
 }
 _NO_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EIO}
 _NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR}
+_PATIENCE = 0.7  # seconds between a signal and the end, come what may
 _NO_ROOM = {errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
 
 
@@ -50,6 +53,7 @@ class Invocation:
 
     json: bool = False
     debug: bool = False
+    alone: bool = False  # the process is ours: it may be ended when it does not answer a signal
 
 
 class Stopped(BaseException):
@@ -75,7 +79,7 @@ def run(command: Callable[[], Any], invocation: Invocation) -> int:
     """The exit code of `command`, which returns its own or raises."""
     streams.prepare()
     try:
-        with _signals(), warnings.catch_warnings():
+        with _signals(), _impatience(invocation), warnings.catch_warnings():
             if not invocation.debug:
                 warnings.simplefilter("ignore")
             code = command()
@@ -170,3 +174,34 @@ def _signals() -> Iterator[None]:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
+
+
+@contextlib.contextmanager
+def _impatience(invocation: Invocation) -> Iterator[None]:
+    """Ends the process when a signal was not obeyed for a while.
+
+    Python handles signals between two of its own instructions, and one call into onnxruntime or LAPACK can last
+    minutes. The interpreter writes the signal's number into a pipe at once; a thread waits there.
+    """
+    if not invocation.alone or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_wait, args=(reader, invocation), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)  # the thread sees the end of the pipe, and leaves
+
+
+def _wait(reader: int, invocation: Invocation) -> None:
+    told = os.read(reader, 1)
+    if told and not select.select([reader], [], [], _PATIENCE)[0]:
+        files = sys.modules.get("onnxqp.model")
+        if files is not None:
+            files.remove_drafts()
+        os._exit(_report(Stopped(told[0]), invocation))
+    os.close(reader)

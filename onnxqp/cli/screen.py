@@ -144,20 +144,36 @@ class _Bar:
 
     _WIDTH = 30
     _PAUSE = 0.1  # seconds between drawings of one stage
+    _PATIENCE = 2.0  # seconds of a stage before anything is said of the rest: too early it is a guess
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
+        self._clock = clock
         self._stage = ""
         self._drawn = 0.0
+        self._begun: dict[str, tuple[float, int]] = {}  # when each stage began, and how far it has come
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
+        now = self._clock()
+        begun, before = self._begun.get(stage, (now, 0))
+        if done < before:  # the same stage once more
+            begun = now
+        self._begun[stage] = begun, done
         if stage == self._stage and done != total and now - self._drawn < self._PAUSE:
             return
         self._stage, self._drawn = stage, now
-        filled = self._WIDTH * min(done, total) // total if total else 0
-        shown = f" [{'#' * filled:.<{self._WIDTH}}] {done}/{total}" if total else ""
+        shown = f" {done}" if done and not total else ""
+        if total:
+            filled = self._WIDTH * min(done, total) // total
+            shown = f" [{'#' * filled:.<{self._WIDTH}}] {done}/{total}{self._rest(now - begun, done, total)}"
         self._write(f"{printable(stage)}{shown}")
+
+    def _rest(self, elapsed: float, done: int, total: int) -> str:
+        """What is left, if it goes on as it went so far."""
+        if not 0 < done < total or elapsed < self._PATIENCE:
+            return ""
+        left = elapsed / done * (total - done)
+        return f", about {left:.0f} s left" if left < 90 else f", about {left / 60:.0f} min left"
 
     def clear(self) -> None:
         self._write("")

@@ -27,6 +27,7 @@ from onnxqp.specs import Feed
 
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that are left on the way
 HALVINGS = 2
+MOST = 2 * (1 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
 FINE = 1.12  # steps closer than this are not told apart
 RIVALS = 1.1  # candidates within this of the fastest are timed once more, together
 MOST_RIVALS = 4
@@ -57,6 +58,7 @@ class Search:
     bytes: int
     threads: int
     warn: Warn
+    advance: Callable[[int, int | None], None]
     judged: list[Candidate] = field(default_factory=list)
     float_ns: float | None = None  # what the table says of the original
 
@@ -205,6 +207,7 @@ class Search:
 
     def _judge(self, candidate: Candidate) -> None:
         self.judged.append(candidate)
+        self.advance(len(self.judged), MOST)
 
     @staticmethod
     def _ratio(stage: Stage) -> float:

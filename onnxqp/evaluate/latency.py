@@ -33,6 +33,7 @@ from onnxqp.specs import Feed
 
 Seconds: TypeAlias = npt.NDArray[np.float64]
 Clock: TypeAlias = Callable[[], float]
+Progress: TypeAlias = Callable[[int, int | None], None]  # rounds done, of so many: called between rounds
 
 SHORT_SECONDS = 20e-3  # before a shorter run the model runs once untimed: others have taken its place in the caches
 FAST_SECONDS = 200e-6  # a shorter run is repeated until it takes this long: a clock reading costs up to 0.1 us
@@ -67,12 +68,13 @@ def measure(
     *,
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
 ) -> list[Seconds]:
     """Seconds per run of each model, one array of shape (rounds,) each; entry i of all arrays is round i.
 
     A model given twice is measured twice per round, as its own twin. Raises `DataError` without feeds.
     """
-    return measure_each([(runnable, feeds) for runnable in runnables], effort=effort, clock=clock)
+    return measure_each([(runnable, feeds) for runnable in runnables], effort=effort, clock=clock, progress=progress)
 
 
 def measure_each(
@@ -80,6 +82,7 @@ def measure_each(
     *,
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
 ) -> list[Seconds]:
     """The same for models that do not share their inputs: each entry is a model and its own feeds."""
     effort = effort or Effort()
@@ -95,6 +98,8 @@ def measure_each(
         for done in itertools.count():
             if _enough(done, spent, len(entries), effort):
                 break
+            if progress is not None and done:
+                progress(done, _expected(done, spent, len(entries), effort))
             for slot in next(orders):
                 (runnable, feeds), pace = entries[slot], paces[slot]
                 feed = feeds[done % len(feeds)]
@@ -122,6 +127,7 @@ def compare(
     batch: int,
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
 ) -> Latency:
     """Interleaved latency of two models on the same feeds; `threads` and `batch` are recorded as given.
 
@@ -141,7 +147,9 @@ def compare(
         min_seconds=effort.min_seconds / 2,
         floor_runs=-(-effort.floor_runs // 2),
     )
-    one, other, again, other_again = measure([baseline, candidate] * 2, feeds, effort=turns, clock=clock)
+    one, other, again, other_again = measure(
+        [baseline, candidate] * 2, feeds, effort=turns, clock=clock, progress=progress
+    )
     ours, theirs = np.stack([one, again], axis=1), np.stack([other, other_again], axis=1)
     rng = np.random.default_rng(effort.seed)
     low, high = ratio_interval(ours, theirs, rng)
@@ -211,6 +219,13 @@ def _enough(rounds: int, spent: float, models: int, effort: Effort) -> bool:
     if rounds >= effort.floor_runs and spent >= effort.max_seconds:
         return True
     return rounds >= effort.min_runs and spent >= effort.min_seconds * models
+
+
+def _expected(rounds: int, spent: float, models: int, effort: Effort) -> int:
+    """How many rounds there will be, if they take as long as those so far."""
+    each = max(spent / rounds, 1e-9)
+    most = max(effort.floor_runs, math.ceil(effort.max_seconds / each))
+    return max(rounds, min(most, max(effort.min_runs, math.ceil(effort.min_seconds * models / each))))
 
 
 def _timed(runnable: Runnable, feed: Feed, repeats: int, clock: Clock) -> float:

@@ -14,7 +14,7 @@ import pytest
 import sample_reports
 from fake_api import FakeApi, Ran
 
-from onnxqp.cli.screen import Screen
+from onnxqp.cli.screen import Screen, _Bar
 
 Run = Callable[..., Ran]
 
@@ -121,3 +121,34 @@ def test_progress_is_a_bar_on_a_terminal_and_nothing_elsewhere(monkeypatch: pyte
             assert lines == ["", r"open\x1b", f"measure [{'#' * 10}{'.' * 20}] 1/3", f"measure [{'#' * 30}] 3/3", ""]
         else:
             assert stream.getvalue() == ""
+
+
+def test_the_bar_says_what_is_left_once_it_can_tell() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    bar = _Bar(stream, lambda: now[0])
+    for seconds, stage, done, total in (
+        (0.0, "search", 0, None),
+        (0.5, "search", 1, 10),  # too early to tell
+        (5.0, "search", 2, 10),
+        (5.5, "prune", 1, 4),  # another stage in between, which is new
+        (10.0, "search", 4, 10),
+        (11.0, "search", 1, 10),  # the same stage once more
+        (1000.0, "search", 2, 10),
+        (1001.0, "search", 10, 10),
+        (1002.0, "draw", 3, None),
+    ):
+        now[0] = seconds
+        bar.advance(stage, done, total)
+    drawn = [line.split("] ")[-1] for line in stream.getvalue().split("\r\x1b[2K")[1:]]
+    assert drawn == [
+        "search",
+        "1/10",
+        "2/10, about 20 s left",
+        "1/4",
+        "4/10, about 15 s left",
+        "1/10",
+        "2/10, about 66 min left",
+        "10/10",
+        "draw 3",
+    ]

@@ -113,3 +113,41 @@ def test_stopped_in_the_middle_of_work(place: Place, root: Path, number: int, co
     assert run.returncode == code, err.decode()
     assert time.monotonic() - start < 5, "a second, on a machine that does nothing else"
     assert place.files() == before
+
+
+# The program, deep in one call that does not come back to Python's own instructions, while it writes.
+DEAF = """
+import sys
+from pathlib import Path
+import numpy as np
+matrix = np.random.default_rng(0).random((3000, 3000))
+def act(self, content):
+    open(self, "wb").write(content[:9])
+    print("writing", flush=True)
+    np.linalg.svd(matrix)
+    raise AssertionError("it ended by itself")
+Path.write_bytes = act
+sys.argv[1:] = {arguments!r}
+from onnxqp.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_call_that_does_not_end_is_left_within_a_second(place: Place, number: int, code: int) -> None:
+    """One long call into a library: Python would only look at the signal when it is over."""
+    place.put(network())
+    before = place.files()
+    script = DEAF.format(arguments=list(PRUNE))
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "writing\n"
+    time.sleep(0.2)
+    start = time.monotonic()
+    run.send_signal(number)
+    _, err = run.communicate(timeout=60)
+    taken = time.monotonic() - start
+    assert run.returncode == code, err
+    assert [line.split(":")[0] for line in err.splitlines()][-2:] == ["error", "hint"]
+    assert taken < 2, "a second, on a machine that does nothing else"
+    assert place.files() == before
