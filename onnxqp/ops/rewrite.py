@@ -73,20 +73,61 @@ def set_sizes(node: ir.Node, index: int, sizes: Mapping[int, int], *, keep: Sequ
     """Make elements of a shape operand say new sizes; `sizes` is by position in the operand.
 
     A constant is rewritten, as a copy of the node's own where others read it too; elements that say one of `keep` stay.
-    A computed operand gets a Where that replaces these elements, whatever they were computed from.
+    So are the constants that a Concat joins with computed sizes. Any other computed operand gets a Where that replaces
+    these elements, whatever they were computed from.
     """
     value = node.inputs[index]
     if value is None or not sizes:
         return
     array = constant(value)
     if array is None:
-        node.replace_input_with(index, Insertion(node).with_elements(value, sizes))
+        if not _set_joined(node, index, sizes, keep):
+            node.replace_input_with(index, Insertion(node).with_elements(value, sizes))
         return
     new = array.copy()
     for place, size in sizes.items():
         if int(array[place]) not in keep:
             new[place] = size
     set_operand(node, index, new)
+
+
+def _set_joined(node: ir.Node, index: int, sizes: Mapping[int, int], keep: Sequence[int]) -> bool:
+    """Set elements that come from constant operands of a Concat; False where some do not, and nothing is changed.
+
+    Every node more that computes sizes runs at every inference: on a small model that is felt.
+    """
+    value = node.inputs[index]
+    joint = None if value is None else value.producer()
+    if joint is None or value is None or joint.op_type != "Concat" or joint.domain or joint.graph is not node.graph:
+        return False
+    found: list[npt.NDArray[np.integer] | None] = []
+    place, left = 0, dict(sizes)
+    for part in joint.inputs:
+        array = constant(part)
+        length = (part.shape[0] if part is not None and part.shape else None) if array is None else len(array)
+        if not isinstance(length, int):
+            return False
+        here = {at: left.pop(place + at) for at in range(length) if place + at in left}
+        if here and array is None:
+            return False
+        new = None if array is None or not here else array.copy()
+        for at, size in here.items():
+            if new is not None and int(new[at]) not in keep:
+                new[at] = size
+        found.append(new)
+        place += length
+    if left:
+        return False
+    if len(value.uses()) > 1 or value.is_graph_output():
+        node.replace_input_with(
+            index, Insertion(node).add("Concat", joint.inputs, like=value, attributes=[ir.AttrInt64("axis", 0)])
+        )
+        own = node.inputs[index]
+        joint = joint if own is None else own.producer() or joint
+    for number, new in enumerate(found):
+        if new is not None:
+            set_initializer(own_initializer(joint, number), new)
+    return True
 
 
 def set_operand(node: ir.Node, index: int, array: npt.NDArray[np.integer]) -> None:
@@ -102,12 +143,27 @@ def set_operand(node: ir.Node, index: int, array: npt.NDArray[np.integer]) -> No
 
 def restore_elements(node: ir.Node, elements: Mapping[int, int]) -> None:
     """Let all readers of a node's integer vector see these elements, whatever it computes."""
-    if elements:
-        vector = node.outputs[0]
-        uses = list(vector.uses())
+    vector = node.outputs[0]
+    uses = [(user, index) for user, index in vector.uses() if _reads_any(user, index, vector, elements)]
+    if uses:
         restored = Insertion(node, behind=True).with_elements(vector, elements)
         for user, index in uses:
             user.replace_input_with(index, restored)
+
+
+def _reads_any(user: ir.Node, index: int, vector: ir.Value, elements: Mapping[int, int]) -> bool:
+    """Whether a reader of a vector may look at any of these elements: not one that selects others."""
+    length = vector.shape[0] if vector.shape else None
+    if index or user.domain or not isinstance(length, int) or not elements:
+        return bool(elements)
+    operands = [constant(value) for value in user.inputs[1:]]
+    if user.op_type == "Gather" and operands[0] is not None:
+        return bool({int(place) % length for place in operands[0].reshape(-1)} & elements.keys())
+    if user.op_type == "Slice" and all(array is not None and array.size == 1 for array in operands):
+        numbers = [int(array.reshape(-1)[0]) for array in operands if array is not None]
+        start, stop, _, step = [*numbers, *(0, 1)[len(numbers) - 2 :]]
+        return bool(set(range(length)[slice(start, stop, step)]) & elements.keys())
+    return True
 
 
 def replace_slice(node: ir.Node, axis: int, place: int, places: npt.NDArray[np.integer], size: int) -> None:

@@ -86,11 +86,33 @@ def test_a_shared_shape_literal_is_copied() -> None:
 
 
 def test_computed_shape_operand() -> None:
-    """A shape that is computed from a symbolic batch gets its channel count replaced on the way."""
+    """A channel count that is joined to a symbolic batch is a constant, and rewritten as one: no node more runs."""
     b = Build()
     x = b.op("Relu", b.conv(b.input(2, 3, 4, 4, symbolic={0: "N"}), 3, 8))
     batch = b.op("Gather", b.op("Shape", x), b.const([0]))
     shape = b.op("Concat", batch, b.const([8, 16]), axis=0)
+    x = b.op("Transpose", b.op("Reshape", x, shape), perm=[0, 2, 1])
+    result = prunes(b, b.linear(x, 8, 4), groups=[8], feeds=[{"x": b.feed["x"][:1]}])
+    assert not any(n.op_type == "Where" for n in result.model.graph)
+
+
+def test_a_joined_shape_of_two_readers() -> None:
+    """One of them is not cut: the other gets a Concat of its own."""
+    b = Build()
+    x = b.op("Relu", b.conv(b.input(2, 3, 4, 4, symbolic={0: "N"}), 3, 8))
+    shape = b.op("Concat", b.op("Gather", b.op("Shape", x), b.const([0])), b.const([8, 16]), axis=0)
+    left = b.op("Transpose", b.op("Reshape", x, shape), perm=[0, 2, 1])
+    right = b.op("Reshape", b.conv("x", 3, 8), shape)  # ends in an output
+    result = prunes(b, b.linear(left, 8, 4), right, groups=[8], feeds=[{"x": b.feed["x"][:1]}])
+    assert not any(n.op_type == "Where" for n in result.model.graph)
+
+
+def test_a_shape_that_is_computed_as_a_whole() -> None:
+    """Its channel count is replaced on the way."""
+    b = Build()
+    x = b.op("Relu", b.conv(b.input(2, 3, 4, 4, symbolic={0: "N"}), 3, 8))
+    batch = b.op("Gather", b.op("Shape", x), b.const([0]))
+    shape = b.op("Mul", b.op("Concat", batch, b.const([4, 8]), axis=0), b.const([1, 2, 2]))
     x = b.op("Transpose", b.op("Reshape", x, shape), perm=[0, 2, 1])
     result = prunes(b, b.linear(x, 8, 4), groups=[8], feeds=[{"x": b.feed["x"][:1]}])
     assert any(n.op_type == "Where" for n in result.model.graph)
