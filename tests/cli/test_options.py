@@ -73,7 +73,7 @@ def test_validate_and_bench_and_inspect(run: Run, api: FakeApi) -> None:
     assert validate["gates"] == Gates(max_size=12_000_000)
     assert validate["measure"] == MeasureOptions(threads=2)
     assert benched == (["a.onnx", "b.onnx"],)
-    assert bench == {"data": DataOptions(shapes={"x": (1, 2)}), "measure": MeasureOptions(threads=2)}
+    assert bench == {"data": DataOptions(shapes={"x": (1, 2)}), "measure": MeasureOptions(threads=2), "progress": None}
     assert inspected == ("a.onnx", "b.onnx")
     assert inspect == {"groups": True, "target": "portable"}
 
