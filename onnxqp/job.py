@@ -110,8 +110,9 @@ class Job:
             for note in notes:
                 run.warn(f"{note.subject}: {note.reason}")
         soundness.check_sizes(normal, subject.path)
+        optimize = measure.validate and not write.dry_run
         with run.stage("open"):
-            baseline = open_baseline(run, subject, normal, measure.threads, optimize=measure.validate)
+            baseline = open_baseline(run, subject, normal, measure.threads, optimize=optimize)
             soundness.check_weights(normal, subject.path)
         return cls(run, subject, normal, path, baseline, data, data_options, measure, gates, write, measured)
 
