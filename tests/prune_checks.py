@@ -25,9 +25,10 @@ _TYPES = {np.dtype(np.float32): 1, np.dtype(np.int64): 7, np.dtype(np.bool_): 9,
 class Build:
     """Writes a graph node by node; weights are random from a seed."""
 
-    def __init__(self, seed: int = 0, opset: int = 17) -> None:
+    def __init__(self, seed: int = 0, opset: int = 17, prefix: str = "") -> None:
         self.random = np.random.default_rng(seed)
         self.opset = opset
+        self.prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -42,7 +43,7 @@ class Build:
         return name
 
     def const(self, array: Any, dtype: Any = np.int64) -> str:
-        name = f"c{len(self.weights)}"
+        name = f"{self.prefix}c{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(array, dtype), name))
         return name
 
@@ -52,8 +53,10 @@ class Build:
 
     def op(self, op_type: str, *inputs: str, count: int = 1, domain: str = "", **attributes: Any) -> Any:
         number = len(self.nodes)
-        outputs = [f"v{number}_{n}" for n in range(count)]
-        node = helper.make_node(op_type, list(inputs), outputs, f"{op_type}{number}", domain=domain, **attributes)
+        outputs = [f"{self.prefix}v{number}_{n}" for n in range(count)]
+        node = helper.make_node(
+            op_type, list(inputs), outputs, f"{self.prefix}{op_type}{number}", domain=domain, **attributes
+        )
         self.nodes.append(node)
         return outputs[0] if count == 1 else outputs
 
@@ -119,7 +122,7 @@ def exchange_changes_nothing(model: ir.Model, made: Plan, feed: Feed) -> None:
     """Exchange channels that stand alone and run through the same weights, in all weights alike: same outputs."""
     exchanged = clone(model)
     move = _exchange(made.grouping, made.labels.count)
-    for value in exchanged.graph.initializers.values():
+    for value in (value for graph in exchanged.graphs() for value in graph.initializers.values()):
         array = value.const_value.numpy() if value.const_value is not None else None
         for family in made.labels.families(value):
             roots = made.grouping.roots[family.labels]

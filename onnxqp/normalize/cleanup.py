@@ -32,6 +32,7 @@ def name_everything(model: ir.Model) -> None:
     for graph in model.graphs():
         graph.meta.pop("onnxqp.names", None)
     common.NameFixPass()(model)
+    _name_bodies(model)
     seen: set[str] = set()
     for index, node in enumerate(iterate(model)):
         name = node.name or f"{node.op_type}_{index}"
@@ -39,6 +40,25 @@ def name_everything(model: ir.Model) -> None:
             name = f"{name}_{index}"
         seen.add(name)
         node.name = name
+
+
+def _name_bodies(model: ir.Model) -> None:
+    """Values of the bodies of If, Loop and Scan have names of their own: two branches may have used the same."""
+    main, *inner = model.graphs()
+    seen = {value.name for value in (*main.inputs, *main.initializers.values())}
+    seen.update(output.name for node in main for output in node.outputs)
+    for number, body in enumerate(inner):
+        made = [output for node in body for output in node.outputs]
+        for value in (*body.inputs, *body.initializers.values(), *made):
+            if value.name and value.name in seen and not (value.is_graph_input() and value.is_initializer()):
+                value.name = _free(f"{value.name}_body{number}", seen)
+            seen.add(value.name)
+
+
+def _free(name: str, seen: set[str | None]) -> str:
+    while name in seen:
+        name += "_"
+    return name
 
 
 def remove_pass_through(model: ir.Model) -> bool:

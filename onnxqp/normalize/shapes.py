@@ -31,6 +31,8 @@ def _refine(model: ir.Model) -> bool:
     changed = False
     for node in model.graph:
         rule = ops.rule_for(node)
+        for output, inside in rule.returned(node):
+            output.shape, changed = ir.Shape(list(inside.shape or ())), True
         known, alike = rule.infer(node), rule.alike(node)
         if known is None and alike is not None:
             known = infer_alike(node, alike)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnxqp.ops import (
     attention,
     concat,
+    control,
     conv,
     elementwise,
     extend,
@@ -31,6 +32,7 @@ from onnxqp.ops.operator import Operator
 _FAMILIES = (
     attention,
     concat,
+    control,
     conv,
     elementwise,
     extend,

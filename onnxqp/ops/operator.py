@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxqp.axes import Pin
+from onnxqp.graph import subgraphs
 from onnxqp.ops.contraction import Contraction
 from onnxqp.specs import Float, Role
 
@@ -65,6 +67,11 @@ class Operator:
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         """Tie the axis labels of inputs, outputs and weights that must shrink together."""
         labels.pin_node(node, f"no pruning rule for operator {node.op_type}")
+
+    def leave(self, node: ir.Node, labels: AxisLabels) -> None:
+        """Tie what comes out of the bodies of `node`, once the labels of these are known."""
+        for value in (value for body in subgraphs(node) for value in (*body.inputs, *body.outputs)):
+            labels.freeze_value(value, Pin(node.op_type, node.name or "", f"enters or leaves a {node.op_type}"))
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
         """Rewrite attributes and shape constants of `node` after its tensors were cut."""
@@ -138,6 +145,10 @@ class Operator:
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
         """The shape of output 0, of the type of input `type_from`, where standard shape inference leaves it open."""
         return None
+
+    def returned(self, node: ir.Node) -> Sequence[tuple[ir.Value, ir.Value]]:
+        """Outputs of unknown shape, each with the value inside a body whose shape it has."""
+        return ()
 
     def alike(self, node: ir.Node) -> Alike | None:
         """The same, for operators that onnx does not know, by one that it knows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
-from onnxqp.graph import constant, set_initializer
+from onnxqp.graph import constant, iterate, set_initializer, subgraphs
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
 
@@ -16,16 +16,16 @@ def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
     Operators rewrite themselves first, while all shapes are still those from before.
     """
     pruned = clone(model)
-    for node in list(pruned.graph):
+    for node in list(iterate(pruned)):
         if any(cut.masks(value) for value in (*node.inputs, *node.outputs)):
             rule_for(node).resize(node, cut)
-    for value in list(pruned.graph.initializers.values()):
+    for value in [value for graph in pruned.graphs() for value in graph.initializers.values()]:
         array = constant(value) if cut.masks(value) else None
         if array is not None:
             set_initializer(value, cut.compact(value, array))
-    for node in pruned.graph:
-        for output in node.outputs:
-            set_shape(output, cut.sizes(output))
+    for node in iterate(pruned):
+        for value in (*node.outputs, *(value for body in subgraphs(node) for value in body.inputs)):
+            set_shape(value, cut.sizes(value))
     return pruned
 
 
@@ -37,5 +37,6 @@ def set_shape(value: ir.Value, sizes: dict[int, int]) -> None:
 
 def never_empty(labels: AxisLabels, cut: Cut, graph: ir.Graph) -> list[str]:
     """Values of which some block would keep nothing at all."""
-    values = [*graph.initializers.values(), *(output for node in graph for output in node.outputs)]
+    constants = (value for each in (graph, *graph.subgraphs()) for value in each.initializers.values())
+    values = [*constants, *(output for node in graph.all_nodes() for output in node.outputs)]
     return [value.name or "" for value in values if any(not kept.any(axis=-1).all() for _, kept in cut.masks(value))]

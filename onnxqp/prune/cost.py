@@ -16,10 +16,11 @@ def channel_macs(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> npt.NDAr
     To first order: where both sides of a layer are cut, their shares overlap.
     """
     cost = np.zeros(len(roots))
-    nodes = {node.name: node for node in graph}
+    nodes = {node.name: node for node in graph.all_nodes()}
+    stored = {name for each in (graph, *graph.subgraphs()) for name in each.initializers}
     for weight in dict.fromkeys(labels.weights):
         node = nodes.get(weight.node)
-        if weight.value not in graph.initializers and weight.value not in labels.rebuilt:
+        if weight.value not in stored and weight.value not in labels.rebuilt:
             continue
         for axis in {weight.produced, weight.consumed} - {None}:
             family = None if axis is None else labels.family(weight.value, axis)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Consumption, Cut, Reduction, spread
-from onnxqp.graph import constant, own_initializer, rank, set_initializer
+from onnxqp.graph import constant, iterate, own_initializer, rank, set_initializer
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
 from onnxqp.ops.rewrite import Insertion
@@ -33,7 +33,9 @@ def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
     wanted: dict[str, list[Consumption]] = {}
     for consumption in labels.consumptions.values():
         wanted.setdefault(consumption.node, []).append(consumption)
-    for original, node in zip(model.graph, list(masked.graph), strict=True):  # labels go by the names of the original
+    for original, node in zip(
+        list(iterate(model)), list(iterate(masked)), strict=True
+    ):  # labels go by the names of the original
         here = wanted.get(node.name or "", [])
         if any(use.reduction is Reduction.STATISTIC for use in here):
             _run_on_kept(node, original, cut)

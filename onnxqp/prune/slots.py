@@ -80,8 +80,9 @@ class Slots:
 
 def weight_values(graph: ir.Graph) -> dict[str, ir.Value]:
     """Initializers and the values that nodes may rebuild from them, by name."""
-    made = (output for node in graph if rule_for(node).rebuilds for output in node.outputs)
-    return {**graph.initializers, **{value.name: value for value in made if value.name}}
+    made = [output for node in graph.all_nodes() if rule_for(node).rebuilds for output in node.outputs]
+    stored = [value for each in (graph, *graph.subgraphs()) for value in each.initializers.values()]
+    return {value.name: value for value in (*stored, *made) if value.name}
 
 
 def real_numbers(weight: Weight, values: Mapping[str, ir.Value]) -> npt.NDArray[Any] | None:
@@ -127,8 +128,9 @@ def find_slots(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> Slots:
 
 def _slots(graph: ir.Graph, labels: AxisLabels) -> Iterator[Slot]:
     found: dict[tuple[str, int], Slot] = {}
+    stored = {name: value for each in (graph, *graph.subgraphs()) for name, value in each.initializers.items()}
     for weight in labels.weights:
-        value = graph.initializers.get(weight.value)
+        value = stored.get(weight.value)
         if weight.value not in labels.rebuilt and (value is None or not is_constant(value)):
             continue
         for axis, produced in ((weight.produced, True), (weight.consumed, False)):

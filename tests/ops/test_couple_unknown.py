@@ -1,11 +1,9 @@
-"""What has no rule is pinned, with a reason; so is what the bodies of control flow read."""
+"""What has no rule is pinned, with a reason."""
 
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx import helper
 from prune_checks import Build, pinned, prunes
 
 from onnxqp.ops import RULES, Operator, rule_for
@@ -29,20 +27,6 @@ def test_unknown_operator_pins_what_it_touches() -> None:
     y = b.op("Inverse", b.op("Concat", x, x, axis=1), domain="com.microsoft")
     x = b.conv(b.op("Relu", b.conv(x, 8, 6)), 6, 4)
     assert pinned(b, x, y)["Conv0"] == "no pruning rule for operator Inverse (Inverse 'Inverse2')"
-
-
-def test_bodies_of_control_flow_pin_what_they_read() -> None:
-    b = Build()
-    x = b.conv(b.input(1, 3, 4, 4), 3, 8)
-
-    def body(op_type: str) -> onnx.GraphProto:
-        output = helper.make_tensor_value_info(f"{op_type}_out", 1, [1, 8, 4, 4])
-        return helper.make_graph([helper.make_node(op_type, [x], [output.name])], op_type, [], [output])
-
-    flag = b.input(name="flag", array=np.array(True))
-    chosen = b.op("If", flag, then_branch=body("Relu"), else_branch=body("Neg"))
-    reasons = pinned(b, b.conv(x, 8, 4), b.conv(chosen, 8, 4))
-    assert reasons["Conv0"] == "read inside the body of If (If 'If1')"
 
 
 def test_a_rule_that_does_not_cover_a_case_pins_it() -> None:
