@@ -96,9 +96,17 @@ def test_half_of_a_model(zoo: Path, feeds: ModuleType, name: str) -> None:
     assert {key: array.shape for key, array in found.items()} == {key: a.shape for key, a in expected.items()}
 
 
-@pytest.mark.parametrize("name", ["dtln_1", "silero_vad"])
-def test_recurrent_models_are_refused_with_reasons(zoo: Path, feeds: ModuleType, name: str) -> None:
-    model, samples = opened(zoo, feeds, name)
+def test_networks_inside_branches(zoo: Path, feeds: ModuleType) -> None:
+    model, samples = opened(zoo, feeds, "silero_vad")
+    result = prune_model(model, samples, PruneOptions(ratio=0.5), step=8)
+    assert result.pruning.proof is not None
+    assert result.pruning.proof.checked
+    assert len(result.pruning.groups) == 8  # four convolutions for each sampling rate
+    assert all(group.after < group.before for group in result.pruning.groups)
+
+
+def test_a_recurrent_model_is_refused_with_reasons(zoo: Path, feeds: ModuleType) -> None:
+    model, samples = opened(zoo, feeds, "dtln_1")
     with pytest.raises(UnsupportedError, match="no channel can be cut"):
         prune_model(model, samples, PruneOptions(ratio=0.5), step=8)
 
