@@ -10,7 +10,8 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,6 +28,7 @@ from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
 
+AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
 _KERNEL = "_kernel_time"  # how the profiler ends the name of an event
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -119,6 +121,27 @@ class Session:
         except Exception as err:
             raise _run_error(str(err)) from err
         return dict(zip(wanted, results, strict=True))
+
+    def run_each(
+        self, feeds: Iterable[Feed], names: Sequence[str] | None = None
+    ) -> Iterator[tuple[Feed, dict[str, npt.NDArray[Any]]]]:
+        """Every feed with its results, in order. While the caller looks at one the next is computed, unless results
+        are so large that twice as many would weigh in memory."""
+        with ThreadPoolExecutor(1) as beside:
+            waiting: list[tuple[Feed, Future[dict[str, npt.NDArray[Any]]]]] = []
+            small = False
+            for feed in feeds:
+                if small:
+                    waiting.append((feed, beside.submit(self.run, feed, names)))
+                    if len(waiting) > 1:
+                        earlier, future = waiting.pop(0)
+                        yield earlier, future.result()
+                    continue
+                results = self.run(feed, names)
+                small = sum(array.nbytes for array in results.values()) <= AHEAD_BYTES
+                yield feed, results
+            for earlier, future in waiting:
+                yield earlier, future.result()
 
     def end_profiling(self) -> Path:
         """Write the profile of a session opened with `profile`, the beginning of the file's name; the whole name."""

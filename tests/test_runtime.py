@@ -126,3 +126,26 @@ def test_facts_of_this_installation() -> None:
     assert limit.opset >= 19
     assert set(versions()) == {"onnxqp", "onnx", "onnx_ir", "onnxruntime", "python"}
     assert cpu().cores >= 1
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_each_feed_comes_with_its_own_results(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the feeds, whether the next is computed meanwhile or not."""
+    if not ahead:
+        monkeypatch.setattr("onnxqp.runtime.AHEAD_BYTES", 0)
+    session = Session(proto().SerializeToString())
+    feeds = [{"x": np.full((1, 4), number, np.float32)} for number in range(5)]
+    for count in (0, 1, 5):
+        found = list(session.run_each(iter(feeds[:count])))
+        assert [feed["x"][0, 0] for feed, _ in found] == list(range(count))
+        assert [results["y"][0, 0] for _, results in found] == list(range(count))
+
+
+def test_a_feed_that_does_not_fit_is_told_after_those_that_do() -> None:
+    session = Session(proto().SerializeToString())
+    feeds = [{"x": np.ones((1, size), np.float32)} for size in (4, 4, 3)]
+    seen = []
+    with pytest.raises(DataError):
+        for feed, _ in session.run_each(feeds):
+            seen.append(feed["x"].shape)
+    assert seen == [(1, 4), (1, 4)]

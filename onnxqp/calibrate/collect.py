@@ -79,9 +79,8 @@ def _observe(
     """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
     session = Session(model, taps=taps, threads=threads, brief=True) if taps else None
     count = 0
-    for feed in feeds:
-        _check(feed, count)
-        results = session.run(feed, taps) if session else {}
+    checked = (_check(feed, place) for place, feed in enumerate(feeds))
+    for feed, results in session.run_each(checked, taps) if session else ((feed, {}) for feed in checked):
         if count == 0 and len(taps) > 1 and sum(array.nbytes for array in results.values()) > limit:
             return None
         samples = samples_in(feed)
@@ -115,10 +114,11 @@ def first_samples(model: ir.Model, feeds: Iterable[Feed], count: int) -> Iterato
             return
 
 
-def _check(feed: Feed, index: int) -> None:
+def _check(feed: Feed, index: int) -> Feed:
     for name, array in feed.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise DataError(f"sample {index} holds NaN or infinity", where=f"input {name}", hint="clean the data")
+    return feed
 
 
 def split(names: Sequence[str], sizes: Mapping[str, int], budget: int) -> list[list[str]]:

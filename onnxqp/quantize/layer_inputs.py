@@ -94,10 +94,10 @@ def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRo
         open_ = [str(layer.node.outputs[0].name) for layer in found if _output_shape(layer.node, 1) is None]
         taps = [name for name in dict.fromkeys([*names, *open_]) if name not in inputs]
         session = Session(model, taps=taps) if taps else None
-        for feed in first_samples(model, feeds, SAMPLES):
-            results = feed | (session.run(feed, taps) if session is not None else {})
+        some = first_samples(model, feeds, SAMPLES)
+        for feed, results in session.run_each(some, taps) if session is not None else ((feed, {}) for feed in some):
             for layer in found:
-                _observe(layer, results, samples_in(feed))
+                _observe(layer, feed | results, samples_in(feed))
         for layer in found:
             layer.flush()
     return {
