@@ -7,10 +7,10 @@ PYTEST_ARGS ?= -n 2 -rs
 BIN := $(VENV)/bin
 MODEL := sample_models/residual_cnn.onnx
 DATA := --data sample_models/data/calib.npz --eval sample_models/data/eval.npz
-SOURCES := onnxqp tests benchmarks sample_models
+SOURCES := onnxqp tests benchmarks sample_models docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check lint bench docs clean
 
 help: ## Show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: $(VENV)/.installed ## Latency of the sample models before and after, writ
 	    && $(BIN)/onnxqp prune $$model -q --no-validate --ratio 0.5 -o $$name.pruned.onnx >> $$name.txt \
 	    && $(BIN)/onnxqp bench -q $$model $$name.int8.onnx $$name.pruned.onnx || exit $$?; \
 	done
+
+docs: $(VENV)/.installed ## Write docs/commands/ from the program
+	$(BIN)/python docs/build.py
 
 clean: ## Remove what was built, but for the virtual environment
 	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

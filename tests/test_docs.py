@@ -178,7 +178,9 @@ def test_readme_names_every_section_of_the_report() -> None:
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sample_models/README.md"):
+    pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "sample_models/README.md"]
+    pages += [str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")]
+    for page in pages:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if "://" not in target:
@@ -204,6 +206,39 @@ def test_command_lines_in_the_readme_are_valid() -> None:
     assert len(ours) >= 4
     for words in ours:
         assert_parses(words)
+
+
+def test_the_pages_of_the_commands_are_current() -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "docs" / "build.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, f"{ran.stderr}(make docs writes them)"
+
+
+def test_command_lines_in_the_documentation_are_valid() -> None:
+    pages = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+    found = [
+        block for page in pages for block in re.findall(r"^```bash\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    ]
+    lines = [words for block in found for words in commands_of(block)]
+    assert len(lines) >= 6
+    for words in lines:
+        assert_parses(words)
+    known = {name for command in program.commands.values() for name in options(command)}
+    for page in pages:
+        for option in re.findall(r"`(--[a-z][a-z-]+)", page):
+            assert option in known, option
+
+
+def test_the_budgets_of_the_guide_are_budgets(tmp_path: Path) -> None:
+    from onnxqp.cli import main
+
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^```toml\n(.*?)^```", guide, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_text(table.replace("max-drop", "max-dorp"), encoding="utf-8")
+    assert main(["validate", "a.onnx", "b.onnx", "--config", str(tmp_path / "pyproject.toml")]) == 2
+    (tmp_path / "pyproject.toml").write_text(table, encoding="utf-8")
+    assert main(["validate", "a.onnx", "b.onnx", "--config", str(tmp_path / "pyproject.toml")]) == 3, "no such model"
 
 
 @pytest.mark.slow
