@@ -145,7 +145,7 @@ def test_a_feed_that_does_not_fit_is_told_after_those_that_do() -> None:
     session = Session(proto().SerializeToString())
     feeds = [{"x": np.ones((1, size), np.float32)} for size in (4, 4, 3)]
     seen = []
-    with pytest.raises(DataError):
+    with pytest.raises(DataError):  # noqa: PT012
         for feed, _ in session.run_each(feeds):
             seen.append(feed["x"].shape)
     assert seen == [(1, 4), (1, 4)]
