@@ -29,6 +29,7 @@ from onnxqp.job import TRIAL_FEEDS, Job, Result, arguments, name_of, normalised,
 from onnxqp.judge import judge, require
 from onnxqp.normalize import normalize
 from onnxqp.options import (
+    SAMPLED,
     CalibrateOptions,
     CompressOptions,
     DataOptions,
@@ -181,7 +182,8 @@ def prune(
     step = resolve(job.measured.resolved(options.target)).channel_step
     with run.memory:
         tried = options.drop_layers is not None or options.pattern != "structured"  # known once it is done only
-        if job.write.dry_run and not job.has_data and options.latency_ratio is None and not tried:
+        needs = tried or options.latency_ratio is not None or options.criterion in SAMPLED
+        if job.write.dry_run and not job.has_data and not needs:
             with job.subject.blamed():
                 record = plan_pruning(job.normal, options, step=step).record
                 return Result(None, run.report(input=job.summary(), pruning=record))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+SCALES = "onnxqp.scales"  # in a model's meta: magnitudes of per-channel scales that were folded away, by value
 
 
 def op_name(node: ir.Node) -> str:

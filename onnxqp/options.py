@@ -17,6 +17,7 @@ Allocation: TypeAlias = Literal["uniform", "global"]
 Criterion: TypeAlias = Literal[
     "auto", "l1", "l2", "geometric-median", "bn-scale", "mean-activation", "activation", "reconstruction", "random"
 ]
+SAMPLED: tuple[Criterion, ...] = ("mean-activation", "activation", "reconstruction")  # criteria that run the model
 Recover: TypeAlias = Literal["auto", "none", "bias", "least-squares"]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple
-from onnxqp.graph import attribute_int, attribute_ints
+from onnxqp.graph import attribute_int, attribute_ints, constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Operator
@@ -37,6 +38,9 @@ class BatchNormalization(Normalization):
 
     def affine(self, node: ir.Node) -> Affine | None:
         return folding.batch_norm_affine(node)
+
+    def learned_scale(self, node: ir.Node) -> npt.NDArray[Any] | None:
+        return constant(node.inputs[1])
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)

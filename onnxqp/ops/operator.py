@@ -134,6 +134,10 @@ class Operator:
         """The node as a per-channel scale and shift of one input, when its other operands are constant."""
         return None
 
+    def learned_scale(self, node: ir.Node) -> npt.NDArray[Any] | None:
+        """One factor per channel of axis 1 that training chose, where it says what a channel matters."""
+        return None
+
     def absorb(self, node: ir.Node, affine: Affine) -> bool:
         """Take a scale and shift that follows into the node's own weights; False when that is not exact."""
         return False

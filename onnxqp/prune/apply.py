@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
-from onnxqp.graph import constant, iterate, set_initializer, subgraphs
+from onnxqp.graph import SCALES, constant, iterate, set_initializer, subgraphs
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
 
@@ -23,6 +23,13 @@ def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
         array = constant(value) if cut.masks(value) else None
         if array is not None:
             set_initializer(value, cut.compact(value, array))
+    scales = dict(pruned.meta.get(SCALES, {}))
+    for node in pruned.graph:
+        for output in node.outputs:
+            mask = cut.mask(output, 1) if output.name in scales else None
+            if mask is not None:
+                scales[output.name] = scales[output.name][mask[1].reshape(-1)]
+    pruned.meta[SCALES] = scales
     for node in iterate(pruned):
         for value in (*node.outputs, *(value for body in subgraphs(node) for value in body.inputs)):
             set_shape(value, cut.sizes(value))

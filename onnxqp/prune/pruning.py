@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
@@ -17,6 +15,7 @@ from onnxqp.options import PruneOptions
 from onnxqp.prune.apply import cut_model, never_empty
 from onnxqp.prune.budgets import Budget, Clock, budget_of, count_macs
 from onnxqp.prune.coupling import label_axes
+from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import prove, random_feeds
@@ -26,8 +25,6 @@ from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 DISAGREE = "pruned and masked disagree"
-# What each channel of a labelled model is worth, by class, measured on samples; NaN where that is not known.
-Scorer: TypeAlias = Callable[[ir.Model, AxisLabels, Grouping], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -103,6 +100,7 @@ def plan(
     labels = label_axes(model.graph)
     order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
     grouping = find_groups(model.graph, labels, options.selection, order)
+    scorer = scorer or criterion_scorer(options.criterion)
     if scorer is not None:
         measured = scorer(model, labels, grouping)
         grouping = find_groups(model.graph, labels, options.selection, order, measured)

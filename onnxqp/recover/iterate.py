@@ -16,10 +16,11 @@ from onnxqp.options import Criterion, PruneOptions, Recover
 from onnxqp.prune import check_pattern, drop_layers, make_sparse, plan, prune_model
 from onnxqp.prune.budgets import Clock, wall_clock
 from onnxqp.prune.cost import channel_macs
+from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Grouping
-from onnxqp.prune.pruning import Scorer
 from onnxqp.recover.input_sizes import element_scores
 from onnxqp.recover.least_squares import Kind
+from onnxqp.recover.mean_activation import mean_activations
 from onnxqp.recover.reconstruct import Progress, recover_model
 from onnxqp.recover.scoring import score_channels
 from onnxqp.report.records import Group, Pruning
@@ -181,8 +182,10 @@ def _clock(
 def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:
     """What scores channels on samples, for the criteria that need them; None for the others."""
     kind = options.criterion
+    if kind == "mean-activation":
+        return lambda model, labels, grouping: mean_activations(model, labels, grouping, feeds)
     if kind not in ("activation", "reconstruction"):
-        return None
+        return criterion_scorer(kind, seed)
 
     def score(model: ir.Model, labels: AxisLabels, grouping: Grouping) -> npt.NDArray[np.float64]:
         """The loss that each channel causes; where all compete, for every multiply-accumulate that goes with it."""

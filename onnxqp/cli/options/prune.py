@@ -119,8 +119,11 @@ how = (
         type=click.Choice(get_args(Criterion)),
         default="auto",
         show_default=True,
-        help="A channel's score: the norm of its filters (l1, l2); what its readers lose without it, as it is "
-        "(activation) or after the best refit of the others (reconstruction). auto: activation with --data, else l1.",
+        help="A channel's score. Of all weights that make or read it: the norm (l1, l2), or the distance to the "
+        "others (geometric-median). The scale of its BatchNormalization (bn-scale). On samples: the mean magnitude "
+        "that its readers see (mean-activation); what they lose without it, weights times activations as Wanda has it "
+        "(activation) or after the best refit of the others, as OBS has it (reconstruction). Or chance (random). auto: "
+        "activation with --data, else l1.",
     ),
     option(
         WHAT,
