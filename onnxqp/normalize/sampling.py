@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnxqp import ops
 from onnxqp.model import clone
 
-_UNIT = 32  # networks with skip connections want image sides that halve evenly, down to this
+_UNITS = (32, 1024)  # networks with skip connections want image sides that halve evenly; signals are long
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 
 
@@ -28,14 +28,17 @@ def settle_open_shapes(model: ir.Model, infer: Callable[[ir.Model], None]) -> bo
     wanted = [node.outputs[0] for node in model.graph if ops.rule_for(node).open_shape and _unknown(node.outputs[0])]
     if not wanted:
         return False
-    found = [_shapes(model, wanted, infer, _PRIMES), _shapes(model, wanted, infer, _PRIMES[1:])]
+    for unit in _UNITS:
+        found = [_shapes(model, wanted, infer, unit, _PRIMES), _shapes(model, wanted, infer, unit, _PRIMES[1:])]
+        if not any(0 in shape for shapes in found for shape in shapes.values()):
+            break  # nothing shrank to nothing on its way through strides and kernels
     changed = False
     for value in wanted:
         one, other = (shapes.get(value.name or "") for shapes in found)
         if value.shape is None or one is None or other is None or not len(one) == len(other) == len(value.shape):
             continue
         settled = [
-            a if not isinstance(size, int) and isinstance(a, int) and a == b else size
+            a if not isinstance(size, int) and isinstance(a, int) and a > 0 and a == b else size
             for size, a, b in zip(value.shape, one, other, strict=True)
         ]
         if settled != list(value.shape):
@@ -49,7 +52,7 @@ def _unknown(value: ir.Value) -> bool:
 
 
 def _shapes(
-    model: ir.Model, wanted: Sequence[ir.Value], infer: Callable[[ir.Model], None], factors: Sequence[int]
+    model: ir.Model, wanted: Sequence[ir.Value], infer: Callable[[ir.Model], None], unit: int, factors: Sequence[int]
 ) -> dict[str, ir.Shape]:
     """Shapes of the wanted values when every symbolic input dimension is a number of its own."""
     trial = clone(model)
@@ -63,7 +66,7 @@ def _shapes(
             ]
             for name in names:
                 if isinstance(name, str) and name not in size_of:
-                    size_of[name] = next(numbers) * _UNIT
+                    size_of[name] = next(numbers) * unit
             value.shape = ir.Shape([size_of[name] if isinstance(name, str) else name for name in names])
     names_wanted = {value.name for value in wanted}
     infer(trial)
