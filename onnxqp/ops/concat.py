@@ -21,6 +21,8 @@ class Concat(Operator):
     """Labels are concatenated on the axis and tie on all others."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Concat",)
+    moves: ClassVar[bool] = True
+    joins: ClassVar[bool] = True
     keeps_axes: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
@@ -37,6 +39,7 @@ class Split(Operator):
     """Labels are split on the axis, the sizes rewritten; other axes pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Split",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         axis, sizes = split_sizes(node)

@@ -174,6 +174,7 @@ class Identity(Elementwise):
     """Channels pass, elements unchanged."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Identity", "Dropout")
+    moves: ClassVar[bool] = True
 
     operands: ClassVar[int | None] = 1
 

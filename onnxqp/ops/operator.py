@@ -7,8 +7,9 @@ is adding one small class in a file of its family and naming its types in `op_ty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -63,6 +64,10 @@ class Operator:
 
     channels_first: ClassVar[bool] = False  # input 0 is an image: channels on axis 1, the axes behind it are mixed
     keeps_axes: ClassVar[bool] = False  # axes of the inputs are axes of the output, aligned from the right
+
+    moves: ClassVar[bool] = False  # the elements of the output are those of input 0, moved about
+    joins: ClassVar[bool] = False  # those of all inputs
+    carries: ClassVar[Mapping[int, int]] = MappingProxyType({})  # inputs that a state begins with, outputs it ends in
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         """Tie the axis labels of inputs, outputs and weights that must shrink together."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
@@ -22,6 +24,7 @@ class _Recurrent(Operator):
     """`gates`: blocks of rows that W and R hold for each hidden unit, one row in each."""
 
     gates: ClassVar[int]
+    carries: ClassVar[Mapping[int, int]] = MappingProxyType({_HIDDEN: 1, _CELL: 2})
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _Layer(node, labels, self.gates).couple()

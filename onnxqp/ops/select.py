@@ -22,6 +22,7 @@ class Slice(Operator):
     """Labels are sliced, the bounds rewritten; replaced by Gather when what is kept is no range."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Slice",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         value = node.inputs[0]
@@ -54,6 +55,7 @@ class Gather(Operator):
     """With constant indices labels are taken and the indices renumbered; with dynamic ones the axis is pinned."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Gather",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         value, indices = node.inputs[0], constant(node.inputs[1])

@@ -21,6 +21,7 @@ class Reshape(Operator):
     """Labels are reshaped; a split axis must keep the same number in every block; the shape is rewritten."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Reshape",)
+    moves: ClassVar[bool] = True
     open_shape: ClassVar[bool] = True
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
@@ -76,6 +77,7 @@ class Squeeze(Operator):
     """Axes are renumbered."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Squeeze",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         shape = dims_of(node.inputs[0])
@@ -99,6 +101,7 @@ class Unsqueeze(Operator):
     """Axes are renumbered."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Unsqueeze",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         value = node.inputs[0]
@@ -121,6 +124,7 @@ class Transpose(Operator):
     """Axes are permuted."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Transpose",)
+    moves: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         order = attribute_ints(node, "perm") or list(reversed(range(rank_of(node.inputs[0]))))

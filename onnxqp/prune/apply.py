@@ -8,6 +8,7 @@ from onnxqp.axes import AxisLabels, Cut
 from onnxqp.graph import SCALES, constant, iterate, set_initializer, subgraphs
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
+from onnxqp.prune.states import cut_states
 
 
 def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
@@ -33,6 +34,7 @@ def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
     for node in iterate(pruned):
         for value in (*node.outputs, *(value for body in subgraphs(node) for value in body.inputs)):
             set_shape(value, cut.sizes(value))
+    cut_states(pruned.graph, cut)
     return pruned
 
 

@@ -11,21 +11,26 @@ from onnxqp.axes import AxisLabels, CannotCouple, Pin
 from onnxqp.graph import rank, subgraphs
 from onnxqp.ops import rule_for
 from onnxqp.ops.join import is_weight
+from onnxqp.prune.states import find_states, label_state, settle_states
 
 
 def label_axes(graph: ir.Graph) -> AxisLabels:
     """The axis labels of a normalised graph: nodes in topological order, all values named and as far as known shaped.
 
-    Graph inputs and outputs are never cut. The bodies of If, Loop and Scan are labelled where they stand, as they read
-    values of the graph around them.
+    Graph inputs and outputs are never cut, but for recurrent states that a caller keeps. The bodies of If, Loop and
+    Scan are labelled where they stand, as they read values of the graph around them.
     """
     labels = AxisLabels()
     labels.images = image_values(graph)
-    for value in graph.inputs:
+    states = find_states(graph)
+    for state in states:
+        label_state(labels, state)
+    for value in (value for value in graph.inputs if value not in {state.before for state in states}):
         labels.freeze_value(value, Pin("", "", f"graph input '{value.name}'"))
     rebuilding = list(_couple(graph, labels))
-    for value in graph.outputs:
+    for value in (value for value in graph.outputs if value not in {state.after for state in states}):
         labels.freeze_value(value, Pin("", "", f"graph output '{value.name}'"))
+    settle_states(labels, states)
     for node in reversed(rebuilding):
         rule_for(node).settle(node, labels)
     return labels

@@ -21,6 +21,7 @@ from onnxqp.model import clone
 from onnxqp.ops import rule_for
 from onnxqp.ops.rewrite import Insertion
 from onnxqp.prune.apply import set_shape
+from onnxqp.prune.states import mask_states
 
 Mask = tuple[tuple[int, ...], npt.NDArray[np.bool_]]
 
@@ -44,6 +45,7 @@ def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
             mask = cut.mask(original.inputs[use.index], use.axis)
             if mask is not None:
                 _keep_out(node, use, mask)
+    mask_states(masked.graph, cut)
     return masked
 
 

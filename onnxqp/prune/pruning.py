@@ -20,6 +20,7 @@ from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
+from onnxqp.prune.states import state_notes
 from onnxqp.report.records import Group, Proof, Pruning
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
@@ -196,6 +197,7 @@ def prune_model(
         everything = range(len(made.chosen))
         pruned, proof = attempt(made, everything, trial)
         if pruned is not None and proof.checked:
+            warnings += state_notes(model.graph, made.cut)
             return PruneResult(pruned, made.describe(pruned, proof), tuple(warnings), made.cut)
         if proof.max_abs_diff is None:
             Session(model).run(feeds[0])  # inputs that the original refuses are not the cut's fault

@@ -1,10 +1,17 @@
-"""Random graphs: whatever is cut, pruned and masked agree, and the result runs."""
+"""Random graphs: whatever is cut, pruned and masked agree, and the result runs.
+
+ONNXQP_EXAMPLES=2000 tries that many graphs of each kind instead of a few.
+"""
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+import onnx
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 from prune_checks import Build
 
 from onnxqp.errors import UnsupportedError
@@ -14,6 +21,9 @@ from onnxqp.prune.apply import cut_model
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import prove
 
+_EXAMPLES = int(os.environ.get("ONNXQP_EXAMPLES", "50"))
+# what fails is shown as it was found: to shrink it takes longer than all else
+_PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 _UNARY = ["Relu", "Sigmoid", "Tanh", "LeakyRelu", "Softplus", "Abs"]
 
 
@@ -33,7 +43,8 @@ class Image:
         makers = [
             *(self.conv, self.grouped, self.depthwise, self.transposed, self.unary, self.residual, self.concat),
             *(self.split, self.slice, self.shuffle, self.gate, self.norm, self.pad, self.gather, self.channels_last),
-            *(self.shared, self.scale, self.depth),
+            *(self.shared, self.scale, self.depth, self.at_rest, self.dequantized, self.flat, self.put, self.tile),
+            *(self.branches, self.largest, self.grouped_norm),
         ]
         self.here.append(self.data.draw(st.sampled_from(makers))(*self.pick()))
 
@@ -121,11 +132,63 @@ class Image:
         y = self.b.op("DepthToSpace", y, blocksize=2, mode=self.data.draw(st.sampled_from(["DCR", "CRD"])))
         return self.b.conv(self.b.op("SpaceToDepth", y, blocksize=2), 12, 6), 6
 
+    def at_rest(self, x: str, c: int) -> tuple[str, int]:
+        stored = self.b.const(self.b.random.integers(-99, 99, (8, c, 1, 1)), np.int8)
+        scale = self.b.const(self.b.random.uniform(0.002, 0.004, (8, 1, 1, 1)), np.float32)
+        return self.b.op("Conv", x, self.b.op("Mul", self.b.op("Cast", stored, to=1), scale)), 8
+
+    def dequantized(self, x: str, c: int) -> tuple[str, int]:
+        group = self.data.draw(st.sampled_from([g for g in (1, 2, c) if c % g == 0]))
+        each = self.data.draw(st.booleans())
+        many = (c,) if each else ()
+        stored = self.b.const(self.b.random.integers(0, 255, (c, c // group, 1, 1)), np.uint8)
+        scale = self.b.const(self.b.random.uniform(0.002, 0.004, many), np.float32)
+        zero = self.b.const(self.b.random.integers(120, 130, many), np.uint8)
+        return self.b.op("Conv", x, self.b.op("DequantizeLinear", stored, scale, zero, axis=0), group=group), c
+
+    def flat(self, x: str, c: int) -> tuple[str, int]:
+        y = self.b.op("Gemm", self.b.op("Flatten", x), self.b.weight(32, 16 * c), self.b.weight(32), transB=1)
+        return self.b.op("Reshape", y, self.b.const([-1, 2, 4, 4])), 2
+
+    def put(self, x: str, c: int) -> tuple[str, int]:
+        """Two rows of pixels written elsewhere."""
+        axis = self.data.draw(st.sampled_from([2, 3]))
+        largest, order = self.b.op("TopK", x, self.b.const([2]), axis=axis, count=2)
+        return self.b.op("ScatterElements", x, order, self.b.op("Tanh", largest), axis=axis), c
+
+    def tile(self, x: str, c: int) -> tuple[str, int]:
+        return self.b.op("Tile", x, self.b.const([1, 2, 1, 1])), 2 * c
+
+    def largest(self, x: str, c: int) -> tuple[str, int]:
+        kind = self.data.draw(st.sampled_from(["ReduceMax", "ReduceMin", "ReduceL2"]))
+        return self.b.op("Mul", x, self.b.op(kind, x, axes=[1])), c
+
+    def grouped_norm(self, x: str, c: int) -> tuple[str, int]:
+        """GroupNormalization as PyTorch writes it."""
+        group = self.data.draw(st.sampled_from([g for g in (2, 3) if c % g == 0] or [1]))
+        y = self.b.op("Reshape", x, self.b.const([0, group, -1]))
+        ones, none = self.b.const(np.ones(group), np.float32), self.b.const(np.zeros(group), np.float32)
+        y = self.b.op("Reshape", self.b.op("InstanceNormalization", y, ones, none), self.b.op("Shape", x))
+        return self.b.op("Add", self.b.op("Mul", y, self.b.weight(c, 1, 1)), self.b.weight(c, 1, 1)), c
+
+    def branches(self, x: str, c: int) -> tuple[str, int]:
+        number = len(self.b.nodes)
+        if "flag" not in self.b.feed:
+            self.b.input(name="flag", array=np.array(self.data.draw(st.booleans())))
+
+        def body(kind: str) -> onnx.GraphProto:
+            inner = Build(seed=number, prefix=f"{kind}{number}_")
+            y = inner.conv(inner.op(kind, inner.conv(x, c, 6)), 6, 8)
+            result = helper.make_tensor_value_info(y, 1, ["N", 8, 4, 4])
+            return helper.make_graph(inner.nodes, kind, [], [result], inner.weights)
+
+        return self.b.op("If", "flag", then_branch=body("Relu"), else_branch=body("Tanh")), 8
+
     def finish(self) -> list[str]:
         return [self.b.conv(x, c, 3) for x, c in self.here[-2:]]
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_images(data: st.DataObject) -> None:
     graph = Image(data)
@@ -144,7 +207,9 @@ class Sequence:
         self.x, self.c = self.b.linear(x, 6, 12), 12
 
     def step(self) -> None:
-        self.data.draw(st.sampled_from([self.attention, self.feed_forward, self.norm, self.heads, self.token_mean]))()
+        makers = [self.attention, self.feed_forward, self.norm, self.heads, self.token_mean, self.recurrent]
+        makers += [self.rotated, self.fused, self.skip, self.largest, self.einsum, self.repeated]
+        self.data.draw(st.sampled_from(makers))()
 
     def split(self, y: str, heads: int, size: int) -> str:
         shaped = self.b.op("Reshape", y, self.b.const([0, -1, heads, size]))
@@ -191,12 +256,70 @@ class Sequence:
         y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.const([0, -1, 12]))
         self.x, self.c = b.linear(y, 12, 10), 10
 
+    def recurrent(self) -> None:
+        b, (kind, gates) = self.b, self.data.draw(st.sampled_from([("LSTM", 4), ("GRU", 3), ("RNN", 1)]))
+        both = self.data.draw(st.booleans())
+        n, hidden = 1 + both, 4
+        operands = [b.weight(n, gates * hidden, size) for size in (self.c, hidden)] + [b.weight(n, 2 * gates * hidden)]
+        x = b.op("Transpose", self.x, perm=[1, 0, 2])
+        way = "bidirectional" if both else "reverse"
+        y = b.op(kind, x, *operands, count=2, hidden_size=hidden, direction=way)[0]
+        y = b.op("Reshape", b.op("Transpose", y, perm=[2, 0, 1, 3]), b.const([0, 0, n * hidden]))
+        self.x, self.c = y, n * hidden
+
+    def rotated(self) -> None:
+        """Halves of each head turned against each other."""
+        b = self.b
+        y = self.split(b.linear(self.x, self.c, 12), 2, 6)
+        left, right = b.op("Split", y, b.const([3, 3]), count=2, axis=-1)
+        turned = b.op("Concat", b.op("Neg", right), left, axis=-1)
+        y = b.op("Add", b.op("Mul", y, b.weight(6)), b.op("Mul", turned, b.weight(6)))
+        self.x, self.c = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.const([0, -1, 12])), 12
+
+    def fused(self) -> None:
+        b = self.b
+        q, k, v = (b.op("MatMul", self.x, b.weight(self.c, 8)) for _ in range(3))
+        bias = [b.weight(24)] if self.data.draw(st.booleans()) else []
+        y = b.op("MultiHeadAttention", q, k, v, *bias, num_heads=2, domain="com.microsoft")
+        self.x = b.op("Add", self.x, b.op("FusedMatMul", y, b.weight(self.c, 8), transB=1, domain="com.microsoft"))
+
+    def skip(self) -> None:
+        y = self.b.linear(self.b.op("Relu", self.b.linear(self.x, self.c, 8)), 8, self.c)
+        scale = [self.b.weight(self.c), self.b.weight(self.c)]
+        self.x = self.b.op("SkipLayerNormalization", self.x, y, *scale, domain="com.microsoft")
+
+    def largest(self) -> None:
+        found, order = self.b.op("TopK", self.x, self.b.const([2]), axis=1, count=2)
+        if self.data.draw(st.booleans()):
+            found = self.b.op("GatherElements", self.b.op("Tanh", self.x), order, axis=1)
+        self.x = self.b.op("ScatterElements", self.x, order, found, axis=1)
+
+    def einsum(self) -> None:
+        b = self.b
+        y = b.op("Einsum", self.x, b.weight(self.c, 2, 3), equation="...c,chd->...hd")
+        self.x, self.c = b.op("Einsum", y, b.weight(2, 3, 8), equation="bshd,hdo->bso"), 8
+
+    def repeated(self) -> None:
+        """Two heads of keys and values, each for two heads of queries."""
+        b = self.b
+        q = self.split(b.linear(self.x, self.c, 12), 4, 3)
+
+        def spread(y: str) -> str:
+            y = b.op("Unsqueeze", self.split(y, 2, 3), b.const([2]))
+            sizes = b.op("Concat", *(b.const([n]) for n in (1, 1, 2, 1, 1)), axis=0)
+            return str(b.op("Reshape", b.op("Expand", y, sizes), b.const([0, 4, -1, 3])))
+
+        k, v = (spread(b.linear(self.x, self.c, 6)) for _ in range(2))
+        scores = b.op("Softmax", b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2])), axis=-1)
+        y = b.op("Transpose", b.op("MatMul", scores, v), perm=[0, 2, 1, 3])
+        self.x, self.c = b.linear(b.op("Reshape", y, b.const([0, -1, 12])), 12, 10), 10
+
     def token_mean(self) -> None:
         mean = self.b.op("ReduceMean", self.x, axes=[1])
         self.x = self.b.op("Sub", self.x, self.b.linear(mean, self.c, self.c))
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_sequences(data: st.DataObject) -> None:
     graph = Sequence(data)
@@ -216,7 +339,9 @@ def agrees(b: Build, outputs: list[str], data: st.DataObject) -> None:
     )
     feeds = [b.feed]
     if model.graph.inputs[0].shape is not None and not isinstance(model.graph.inputs[0].shape[0], int):
-        feeds.append({"x": b.feed["x"][:1]})
+        feeds.append({**b.feed, "x": b.feed["x"][:1]})
+    if "flag" in b.feed:
+        feeds.append({**b.feed, "flag": np.logical_not(b.feed["flag"], out=np.empty((), bool))})
     made = plan(model, options, step=4)
     if made.removes:
         some = data.draw(st.lists(st.sampled_from(range(len(made.chosen))), max_size=2, unique=True))
