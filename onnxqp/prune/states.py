@@ -90,7 +90,7 @@ def cut_states(graph: ir.Graph, cut: Cut) -> None:
 def state_notes(graph: ir.Graph, cut: Cut) -> list[str]:
     """What a user should know of states that lost units."""
     return [
-        f"state '{value.name}' keeps its shape: places of the units removed are not read, and are 0 when it is handed on"
+        f"state '{value.name}' keeps its shape: places of removed units are not read, and go out as 0"
         for value in graph.inputs
         if cut.masks(value)
     ]
