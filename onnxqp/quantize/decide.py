@@ -116,7 +116,7 @@ class _Decider:
             if name in self.returned:
                 self.reasons[name] = self.returned[name]
             elif missing is not None:
-                self.reasons[name] = f"its input {missing.name} is float"
+                self.reasons[name] = f"its input '{missing.name}' is float"
             else:
                 allowed[unit] = None
         return allowed

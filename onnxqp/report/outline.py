@@ -5,6 +5,7 @@ Nothing here knows of colours, markup or widths; a view turns blocks into its ow
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -31,6 +32,7 @@ from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
 _WRITING = ("quantize", "prune", "compress", "calibrate")  # commands that write a file
+_PARTICULARS = re.compile(r"'[^']*'|(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)")  # quoted names and figures
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
 
 
@@ -303,9 +305,22 @@ def _reasons(title: str, notes: Sequence[NodeNote], every: bool) -> Iterator[Blo
         rows = tuple((note.node, note.op_type, note.reason) for note in notes)
         yield Block(title, ("node", "operator", "why"), rows, texts=3)
         return
-    kinds = Counter((note.op_type, note.reason) for note in notes)
+    kinds = _kinds((note.op_type, note.reason) for note in notes)
     rows = tuple((op_type, reason, str(count)) for (op_type, reason), count in _top(kinds))
     yield Block(title, ("operator", "why", "nodes"), rows, _the_rest(len(kinds)), texts=2)
+
+
+def _kinds(notes: Iterable[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """How often each (operator, reason) occurs; reasons that differ in names or figures alone count as one."""
+    alike: dict[tuple[str, str], Counter[str]] = {}
+    for op_type, reason in notes:
+        alike.setdefault((op_type, _PARTICULARS.sub("…", reason)), Counter())[reason] += 1
+    return Counter(
+        {
+            (op_type, next(iter(reasons)) if len(reasons) == 1 else kind): reasons.total()
+            for (op_type, kind), reasons in alike.items()
+        }
+    )
 
 
 def _top(kinds: Counter[tuple[str, str]]) -> list[tuple[tuple[str, str], int]]:
@@ -343,7 +358,7 @@ def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterat
         named = tuple((group.id, _members(group.members), group.reason) for group in found.pinned)
         yield Block("pinned", ("group", "members", "why"), named, texts=3)
     elif found.pinned:
-        kinds = Counter(("", group.reason) for group in found.pinned)
+        kinds = _kinds(("", group.reason) for group in found.pinned)
         pinned = tuple((reason, str(count)) for (_, reason), count in _top(kinds))
         yield Block("pinned", ("why", "groups"), pinned, _the_rest(len(kinds)))
 
