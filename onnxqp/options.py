@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 TargetName: TypeAlias = Literal["auto", "x64-avx2", "x64-vnni", "arm64", "portable"]
 Method: TypeAlias = Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"]
-Allocation: TypeAlias = Literal["uniform", "global"]
+Allocation: TypeAlias = Literal["auto", "uniform", "global"]
 Criterion: TypeAlias = Literal[
     "auto", "l1", "l2", "geometric-median", "bn-scale", "mean-activation", "activation", "reconstruction", "random"
 ]
@@ -118,16 +118,17 @@ class PruneOptions:
     `ratio`: share of the prunable channels to remove, 0 <= ratio < 1. `threshold`: remove channels whose score divided
     by their group's mean score is below it. `macs_ratio`, `params_ratio` and `latency_ratio`: share of the
     multiply-accumulates, parameters or measured time to keep. `round_to` None: the target's step (`auto`). `recover`
-    auto: least squares with data of the user's, else the biases alone. `criterion` auto: activation with such data,
-    else l1. `steps`: cut and recover so many times on the way. `drop_layers`: how many whole layers go first, or as a
-    share below 1 of those that can; with it no amount is needed. `pattern`: "structured" removes channels;
-    "unstructured", "N:M" and "block" zero weights. `layers`: ratios of their own for groups of which a node has a name
-    that matches a glob; the last that matches counts.
+    auto: least squares with data of the user's, else the biases alone. `criterion` auto: reconstruction with such data,
+    else l1. `allocation` auto: global by that criterion under a budget of arithmetic or time, else uniform. `steps`:
+    cut and recover so many times on the way. `drop_layers`: how many whole layers go first, or as a share below 1 of
+    those that can; with it no amount is needed. `pattern`: "structured" removes channels; "unstructured", "N:M" and
+    "block" zero weights. `layers`: ratios of their own for groups of which a node has a name that matches a glob; the
+    last that matches counts.
     """
 
     ratio: float | None = None
     threshold: float | None = None
-    allocation: Allocation = "uniform"
+    allocation: Allocation = "auto"
     criterion: Criterion = "auto"
     round_to: int | None = None
     min_channels: int = 1

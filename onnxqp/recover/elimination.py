@@ -8,7 +8,7 @@ channels that stand in for each other do not both seem dispensable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +68,21 @@ def reader_of(
     return Reader((inverse + inverse.T) / 2, np.array(matrix, np.float64), places, weight)
 
 
-def eliminate(readers: Sequence[Reader], channels: Sequence[int], *, stop: int = 1) -> FloatArray:
+def eliminate(
+    readers: Sequence[Reader],
+    channels: Sequence[int],
+    *,
+    stop: int = 1,
+    watch: Callable[[int, float], None] | None = None,
+) -> FloatArray:
     """The cost of each channel when it goes, in the order in which they go; never falling along that order.
 
-    All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top.
+    All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top. After
+    each, `watch` is told how many are gone and what they cost together: the readers are refitted to that by then.
     """
     left = list(channels)
     score = dict.fromkeys(channels, 0.0)
-    reached = 0.0
+    reached = total = 0.0
     while left:
         costs = np.sum([reader.costs(left) for reader in readers], axis=0)
         if len(left) <= stop:
@@ -83,9 +90,12 @@ def eliminate(readers: Sequence[Reader], channels: Sequence[int], *, stop: int =
                 score[channel] = reached + cost
             break
         place = int(np.argmin(costs))
+        total += float(costs[place])
         reached = max(reached, float(costs[place]))
         channel = left.pop(place)
         score[channel] = reached
         for reader in readers:
             reader.remove(channel)
+        if watch is not None:
+            watch(len(channels) - len(left), total)
     return np.array([score[channel] for channel in channels])

@@ -49,8 +49,13 @@ def settled(options: PruneOptions, source: str) -> PruneOptions:
     """The options with `auto` decided: samples of the user's say what a channel is worth, made-up ones do not."""
     criterion: Criterion = options.criterion
     if criterion == "auto":
-        criterion = "activation" if source == "data" else "l1"
-    return replace(options, criterion=criterion)
+        measured: Criterion = "reconstruction" if options.pattern == "structured" else "activation"
+        criterion = measured if source == "data" else "l1"
+    allocation = options.allocation
+    if allocation == "auto":  # measured: uniform cuts ruin residual streams, which cost little arithmetic to keep
+        counted = options.ratio is not None or options.threshold is not None or options.params_ratio is not None
+        allocation = "uniform" if counted or criterion != "reconstruction" else "global"
+    return replace(options, criterion=criterion, allocation=allocation)
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,7 @@ def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> S
     def score(model: ir.Model, labels: AxisLabels, grouping: Grouping) -> npt.NDArray[np.float64]:
         """The loss that each channel causes; where all compete, for every multiply-accumulate that goes with it."""
         damage = score_channels(model, labels, grouping, feeds, kind=kind, seed=seed)
-        if options.allocation == "uniform":
+        if options.allocation != "global":
             return damage
         macs = channel_macs(model.graph, labels, grouping.roots)
         return np.asarray(damage / np.maximum(macs, 1.0), np.float64)

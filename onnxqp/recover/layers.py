@@ -13,6 +13,7 @@ from onnxqp.axes import Cut
 from onnxqp.graph import add_initializer, constant, is_constant, own_initializer, set_initializer, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
+from onnxqp.specs import Activation
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,6 +25,11 @@ class Layer:
     node: ir.Node
     contraction: Contraction
     adder: ir.Node | None
+
+    @classmethod
+    def of(cls, node: ir.Node, contraction: Contraction) -> Layer:
+        """The layer that `node` is, with the node that adds its bias, if there is one already."""
+        return cls(node, contraction, None if contraction.bias is not None else _adder(node))
 
     @property
     def data(self) -> ir.Value:
@@ -159,17 +165,46 @@ def drop_idle(layers: Sequence[Layer]) -> None:
 
 def shortcuts(layer: Layer) -> list[ir.Value]:
     """The other operands of the sum that the layer's output goes into, when it goes nowhere else; [] without one."""
-    value = layer.output
+    return _landing(layer)[1]
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """What a layer's output becomes: `shift` is added (and the other operands of the sum), then it is kept between
+    `bounds`, and nothing else reads it."""
+
+    shift: FloatArray  # [channels] or [1]
+    bounds: tuple[float, float]
+
+
+def clipping(layer: Layer) -> Clipping | None:
+    """The clipping activation behind a layer and its sum; None where there is none, or more reads the sum."""
+    value, _, shift = _landing(layer)
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return None
+    user, _ = uses[0]
+    role = rule_for(user).quantization(user)
+    if not isinstance(role, Activation):
+        return None
+    return Clipping(shift, (-np.inf if role.low is None else role.low, np.inf if role.high is None else role.high))
+
+
+def _landing(layer: Layer) -> tuple[ir.Value, list[ir.Value], FloatArray]:
+    """The sum that the layer's output goes into, behind its bias, the other operands, and the constants added on the
+    way; without a sum, the output itself."""
+    value, shift = layer.output, np.zeros(1)
     while True:
         uses = list(value.uses())
         if len(uses) != 1 or value.is_graph_output():
-            return []
+            return value, [], shift
         user, index = uses[0]
         rule = rule_for(user)
         affine = rule.affine(user)
         if affine is not None and affine.data == index and (affine.scale == 1).all():
-            value = user.outputs[0]
+            value, shift = user.outputs[0], shift + affine.shift
             continue
         places = rule.summands(user)
         others = [user.inputs[place] for place in places if place != index] if index in places else []
-        return [other for other in others if other is not None]
+        found = [other for other in others if other is not None]
+        return (user.outputs[0] if found else value), found, shift

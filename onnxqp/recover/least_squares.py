@@ -22,7 +22,7 @@ from onnxqp.recover.moments import Moments
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Kind: TypeAlias = Literal["bias", "least-squares"]
 
-DAMPINGS = (1e-3, 1e-2, 1e-1)
+DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 _WORTH = 1e-3  # a refit must lower the held-out error by this share
 
 
@@ -38,6 +38,7 @@ class Refit:
     kind: Kind | None
     before: float
     after: float
+    damping: float | None = None  # of least squares
 
 
 def solve(moments: Moments, matrix: FloatArray, damping: float) -> FloatArray:
@@ -63,8 +64,10 @@ def refit(
     *,
     kind: Kind = "least-squares",
     dampings: Sequence[float] = DAMPINGS,
+    least: float = 0.0,
 ) -> Refit:
-    """Fit on `fit`, judge on `held`: the damping is chosen there, and so is whether anything is changed at all.
+    """Fit on `fit`, judge on `held`: the damping, `least` or more, is chosen there, and so is whether anything is
+    changed at all.
 
     What wins is fitted once more on all rows. The simplest choice wins where nothing else is better.
     """
@@ -77,7 +80,7 @@ def refit(
     if kind == "bias":
         return best
     chosen = None
-    for damping in dampings:
+    for damping in dict.fromkeys(max(damping, least) for damping in dampings):
         try:
             candidate = solve(fit, matrix, damping)
         except np.linalg.LinAlgError:
@@ -88,4 +91,4 @@ def refit(
     if chosen is None:
         return best
     final = solve(whole, matrix, chosen)
-    return Refit(final, compensate(whole, final), "least-squares", before, best.after)
+    return Refit(final, compensate(whole, final), "least-squares", before, best.after, chosen)

@@ -7,7 +7,8 @@ products of a batch are computed in float32, which is as exact as its elements.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,20 @@ class Moments:
         self.xx += flipped @ a
         self.xy += flipped @ b
         self.yy += np.einsum("gno,gno->go", b, b, dtype=np.float64)
+
+    def towards(self, batches: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Moments:
+        """The same inputs with other targets: batches of rows x and y, of all rows or an even share of them."""
+        count, x, y = 0, np.zeros_like(self.x), np.zeros_like(self.y)
+        xy, yy = np.zeros_like(self.xy), np.zeros_like(self.yy)
+        for rows, targets in batches:
+            a = np.asarray(rows - self.x_origin[:, None].astype(rows.dtype), _product_type(rows))
+            b = np.asarray(targets - self.y_origin[:, None].astype(targets.dtype), _product_type(targets))
+            count += a.shape[1]
+            x += a.sum(axis=1, dtype=np.float64)
+            y += b.sum(axis=1, dtype=np.float64)
+            xy += a.transpose(0, 2, 1) @ b
+            yy += np.einsum("gno,gno->go", b, b, dtype=np.float64)
+        return replace(self, count=count, x=x, y=y, xy=xy, yy=yy, xx=self.xx * (count / max(self.count, 1)))
 
     def merged(self, other: Moments) -> Moments:
         """The moments of both sets of rows; they must have been taken about the same points."""

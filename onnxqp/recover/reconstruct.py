@@ -19,10 +19,11 @@ import onnx_ir as ir
 
 from onnxqp.axes import Cut
 from onnxqp.model import clone
-from onnxqp.recover.layers import Layer, drop_idle, find_layers, shortcuts
+from onnxqp.recover.clipped import Row, refit_clipped
+from onnxqp.recover.layers import Layer, clipping, drop_idle, find_layers, shortcuts
 from onnxqp.recover.least_squares import Kind, refit
 from onnxqp.recover.moments import Moments
-from onnxqp.recover.sampling import Batch, Rows, affordable, choose_positions
+from onnxqp.recover.sampling import Batch, affordable, choose_positions, least_damping
 from onnxqp.recover.walk import Walk
 from onnxqp.report.records import Recovery
 from onnxqp.specs import Feed
@@ -32,6 +33,7 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 
 BUDGET = 384 * 2**20  # bytes of samples, and of kept activations for each of the two models
 LARGEST = 4608  # inputs times taps of a layer that is refitted
+KEPT = 160 * 2**20  # bytes of rows that are looked at again, where a layer ends in a clipping activation
 _HELD = 5  # every fifth sample is held out
 
 
@@ -78,7 +80,10 @@ def recover_model(
             continue
         pairs = _Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments()
-        found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind)
+        found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least)
+        if found.damping is not None and pairs.clipping is not None and pairs.kept[0]:
+            rows, apart = pairs.kept
+            found = refit_clipped(found, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
         if found.kind is not None:
             layer.set(found.matrix if found.kind == "least-squares" else None, found.bias)
         fitted += found.kind == kind
@@ -108,28 +113,41 @@ class _Pairs:
             and ours.before(value, layer.node)
             and theirs.before(values[str(value.name)], source)
         ]
+        self.clipping = clipping(layer)
+        self.least = 0.0  # damping
+        self.kept: tuple[list[Row], list[Row]] = ([], [])  # rows to fit on and held out, while they fit KEPT bytes
         if len(self.others) != len(shortcuts(layer)):
-            self.others = []
+            self.others, self.clipping = [], None
 
     def moments(self) -> tuple[Moments, Moments]:
         """Of the samples to fit on, and of those held out."""
         sets: tuple[Moments, ...] = ()
-        for number, (x, y) in enumerate(self.rows()):
+        for number, (x, y, added) in enumerate(self.rows()):
             if not sets:
                 origins = x.mean(axis=1, dtype=np.float64), y.mean(axis=1, dtype=np.float64)
                 sets = Moments.about(*origins), Moments.about(*origins)
                 waiting = Batch(sets[0]), Batch(sets[1])
+                if (x.nbytes + 2 * y.nbytes) * self.samples > KEPT:
+                    self.clipping = None
             if self.samples >= _HELD:
-                waiting[number % _HELD == _HELD - 1].add(x, y)
+                self._add(waiting, number % _HELD == _HELD - 1, (x, y, added))
             else:
                 away = np.arange(x.shape[1]) % _HELD == _HELD - 1
-                waiting[0].add(x[:, ~away], y[:, ~away])
-                waiting[1].add(x[:, away], y[:, away])
+                self._add(waiting, False, (x[:, ~away], y[:, ~away], added[:, ~away]))
+                self._add(waiting, True, (x[:, away], y[:, away], added[:, away]))
         for batch in waiting:
             batch.flush()
         return sets[0], sets[1]
 
-    def rows(self) -> Iterator[Rows]:
+    def _add(self, waiting: tuple[Batch, Batch], apart: bool, row: Row) -> None:
+        waiting[apart].add(*row[:2])
+        if self.clipping is None:
+            self.kept = ([], [])
+        else:
+            self.kept[apart].append(row)
+
+    def rows(self) -> Iterator[Row]:
+        """Inputs, targets, and what is added to the output before it is clipped, sample by sample."""
         contraction = self.layer.contraction
         output = self.source.outputs[0]
         entering = [self.layer.data, *(ours for ours, _ in self.others)]
@@ -138,13 +156,28 @@ class _Pairs:
         before = self.theirs.run(self.source, leaving, through=True)
         for found, expected in zip(mine, before, strict=True):
             target = self.compact(output, expected[str(output.name)])
+            added = np.zeros_like(target)
             for value, source in self.others:
                 there, here = self.compact(source, expected[str(source.name)]), found[str(value.name)]
                 if there.shape == here.shape == target.shape:
-                    target = target + (there - here)
+                    target, added = target + (there - here), added + here
+                else:
+                    self.clipping = None
             data = found[str(self.layer.data.name)]
-            chosen = self.choose(contraction.positions(target.shape))
-            yield contraction.rows(data, target.shape, chosen), contraction.targets(target, chosen)
+            positions = contraction.positions(target.shape)
+            self.least = least_damping(self.layer, positions, self.samples)
+            chosen = self.choose(positions)
+            rows, plain = contraction.rows(data, target.shape, chosen), contraction.targets(target, chosen)
+            yield rows, plain, self.shifted(contraction.targets(added, chosen))
+
+    def shifted(self, added: Array) -> Array:
+        """With the constants that are added behind the layer, `[groups, rows, outputs]`."""
+        shift = self.clipping.shift if self.clipping is not None else np.zeros(1)
+        if not shift.any():
+            return added
+        groups, _, outputs = added.shape
+        spread = np.broadcast_to(shift, (groups * outputs,)).reshape(groups, 1, outputs)
+        return np.asarray(added + spread.astype(added.dtype))
 
     def compact(self, value: ir.Value, array: Array) -> Array:
         """An array of the original model as the pruned model would have it."""

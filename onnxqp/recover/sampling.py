@@ -18,6 +18,7 @@ Rows: TypeAlias = tuple[Array, Array]
 _ROWS = 16384  # rows to fit on, where there are so many...
 _PER_INPUT = 16  # ...or so many for every input, whatever is more...
 _WORK = 4e10  # ...within so many multiplications for one layer
+_TELLING = 16
 _BATCH = 1 << 22  # elements that are multiplied at once
 
 
@@ -62,3 +63,13 @@ class Batch:
             x, y = zip(*self.waiting, strict=True)
             self.moments.update(np.concatenate(x, axis=1), np.concatenate(y, axis=1))
         self.waiting, self.size = [], 0
+
+
+def least_damping(layer: Layer, positions: int, samples: int) -> float:
+    """Damping below which a fit trusts the samples too much: inputs per independent row.
+
+    Rows of one sample resemble each other: no more than `_TELLING` of them count. A layer behind a global pooling has
+    one row per sample, often fewer than inputs.
+    """
+    inputs: int = layer.matrix().shape[1]
+    return inputs / max(samples * min(positions, _TELLING), 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,10 +13,11 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels, Labels
 from onnxqp.ops import rule_for
 from onnxqp.prune.groups import Grouping
+from onnxqp.recover.effects import Effects
 from onnxqp.recover.elimination import Reader, eliminate, reader_of
 from onnxqp.recover.layers import Layer, shortcuts
 from onnxqp.recover.moments import Moments
-from onnxqp.recover.sampling import Batch, affordable, choose_positions
+from onnxqp.recover.sampling import Batch, affordable, choose_positions, least_damping
 from onnxqp.recover.walk import Walk
 from onnxqp.specs import Feed
 
@@ -24,6 +26,9 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 Score: TypeAlias = Literal["activation", "reconstruction"]
 
 BUDGET = 384 * 2**20
+MEASURED_AT = (0.12, 0.3, 0.55, 0.8)  # shares of a group's channels that are gone when the outputs are looked at
+_LEAST = 1e-12
+_DAMPING = 1e-2
 LARGEST = 2304  # inputs times taps of a layer whose covariance is inverted
 
 
@@ -41,7 +46,7 @@ def score_channels(
     walk = Walk(model, samples, budget=BUDGET)
     group_of = {int(c): n for n, group in enumerate(grouping.groups) for c in group.classes}
     consuming = {use.node for use in labels.consumptions.values()}
-    readers: dict[int, list[Reader]] = {}
+    readers: dict[int, list[_Place]] = {}
     for node in walk.order:
         contraction = rule_for(node).contraction(node)
         data = None if contraction is None else node.inputs[contraction.data]
@@ -58,30 +63,69 @@ def score_channels(
         groups = {group_of[c] for c in classes.tolist() if c in group_of}
         if not groups:
             continue
-        moments = _moments(layer, walk, len(samples), seed)
-        for reader in _readers(layer, moments, classes, kind):
+        moments, positions = _moments(layer, walk, len(samples), seed)
+        least = least_damping(layer, positions, len(samples))
+        for part, reader in enumerate(_readers(layer, moments, least, classes, kind)):
             for number in groups:
-                readers.setdefault(number, []).append(reader)
+                readers.setdefault(number, []).append(_Place(layer, part, reader, moments.x_mean[part]))
     scores = np.full(len(grouping.roots), np.nan)
+    effects = Effects(model, samples) if kind == "reconstruction" else None
     for number, group in enumerate(grouping.groups):
         if number in readers:
             classes = group.classes.tolist()
-            if kind == "activation":
-                scores[group.classes] = np.sum([reader.costs(classes) for reader in readers[number]], axis=0)
+            if effects is None:
+                scores[group.classes] = np.sum([place.reader.costs(classes) for place in readers[number]], axis=0)
             else:
-                own = [_only(reader, set(classes)) for reader in readers[number]]
-                scores[group.classes] = eliminate([reader for reader in own if reader.places], classes)
+                own = [place.of(classes) for place in readers[number]]
+                scores[group.classes] = _eliminated([place for place in own if place.reader.places], classes, effects)
     return scores
 
 
-def _only(reader: Reader, classes: set[int]) -> Reader:
-    """A copy for one group's elimination."""
-    places = {c: p for c, p in reader.places.items() if c in classes}
-    return Reader(reader.inverse.copy(), reader.matrix.copy(), places, reader.weight)
+@dataclass(frozen=True)
+class _Place:
+    """A reader, which is part (group) `part` of a layer; `mean` is that of its inputs."""
+
+    layer: Layer
+    part: int
+    reader: Reader
+    mean: FloatArray
+
+    def of(self, classes: Sequence[int]) -> _Place:
+        """A copy for one group's elimination."""
+        wanted, reader = set(classes), self.reader
+        places = {c: p for c, p in reader.places.items() if c in wanted}
+        copy = Reader(reader.inverse.copy(), reader.matrix.copy(), places, reader.weight)
+        return replace(self, reader=copy)
 
 
-def _moments(layer: Layer, walk: Walk, samples: int, seed: int) -> Moments:
-    """Of the inputs of a layer, with what its output becomes part of as target."""
+def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effects) -> FloatArray:
+    """What each channel costs at the outputs of the model, when they go one by one, the cheapest first.
+
+    What the readers lose is known for every one of them. What that does to the outputs is measured at a few places on
+    the way, with the readers refitted; in between it is taken to grow as their loss does.
+    """
+    count = len(classes)
+    stops = sorted({min(max(round(share * count), 1), count - 1) for share in MEASURED_AT} - {0})
+    gone, lost, effect = [0], [0.0], [0.0]
+
+    def watch(number: int, cost: float) -> None:
+        if number in stops:
+            changed = [(place.layer, place.part, place.reader.matrix, place.mean) for place in places]
+            gone.append(number)
+            lost.append(cost)
+            effect.append(max(effects.of(changed), effect[-1]))
+
+    costs = eliminate([place.reader for place in places], classes, watch=watch)
+    if len(gone) < 2:
+        return costs
+    ranks = np.argsort(np.argsort(costs, kind="stable"), kind="stable")
+    slopes = np.diff(effect) / np.maximum(np.diff(lost), _LEAST)
+    piece = np.minimum(np.searchsorted(gone[1:], ranks, side="right"), len(slopes) - 1)
+    return np.maximum.accumulate((costs * slopes[piece])[np.argsort(ranks)])[ranks]
+
+
+def _moments(layer: Layer, walk: Walk, samples: int, seed: int) -> tuple[Moments, int]:
+    """Of the inputs of a layer, with what its output becomes part of as target; and how many rows a sample has."""
     random = np.random.default_rng(seed)
     others = [value for value in shortcuts(layer) if walk.before(value, layer.node)]
     taps = [layer.data, layer.output, *others]
@@ -91,7 +135,8 @@ def _moments(layer: Layer, walk: Walk, samples: int, seed: int) -> Moments:
         for value in others:
             if found[str(value.name)].shape == landing.shape:
                 landing = landing + found[str(value.name)]
-        chosen = choose_positions(layer, layer.contraction.positions(landing.shape), samples, random)
+        positions = layer.contraction.positions(landing.shape)
+        chosen = choose_positions(layer, positions, samples, random)
         x = layer.contraction.rows(found[str(layer.data.name)], landing.shape, chosen)
         y = layer.contraction.targets(landing, chosen)
         if batch is None:
@@ -99,10 +144,10 @@ def _moments(layer: Layer, walk: Walk, samples: int, seed: int) -> Moments:
         batch.add(x, y)
     assert batch is not None
     batch.flush()
-    return batch.moments
+    return batch.moments, positions
 
 
-def _readers(layer: Layer, moments: Moments, classes: Labels, kind: Score) -> list[Reader]:
+def _readers(layer: Layer, moments: Moments, least: float, classes: Labels, kind: Score) -> list[Reader]:
     """One reader for each group of the layer."""
     matrix, covariance = layer.matrix(), moments.covariance
     count = max(moments.count, 1)
@@ -119,5 +164,5 @@ def _readers(layer: Layer, moments: Moments, classes: Labels, kind: Score) -> li
             inverse = np.diag(1 / np.maximum(diagonal, 1e-12 * max(diagonal.max(), 1e-30)))
             found.append(Reader(inverse, matrix[number].copy(), places, weight))
         else:
-            found.append(reader_of(covariance[number], matrix[number], places, weight))
+            found.append(reader_of(covariance[number], matrix[number], places, weight, max(_DAMPING, least)))
     return found

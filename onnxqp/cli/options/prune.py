@@ -108,10 +108,10 @@ how = (
         WHAT,
         "--allocation",
         type=click.Choice(get_args(Allocation)),
-        default="uniform",
+        default="auto",
         show_default=True,
         help="uniform: the same ratio in every group. global: all channels compete; measured scores count per "
-        "multiply-accumulate.",
+        "multiply-accumulate. auto: global with --data and --macs-ratio or --latency-ratio, else uniform.",
     ),
     option(
         WHAT,
@@ -122,8 +122,8 @@ how = (
         help="A channel's score. Of all weights that make or read it: the norm (l1, l2), or the distance to the "
         "others (geometric-median). The scale of its BatchNormalization (bn-scale). On samples: the mean magnitude "
         "that its readers see (mean-activation); what they lose without it, weights times activations as Wanda has it "
-        "(activation) or after the best refit of the others, as OBS has it (reconstruction). Or chance (random). auto: "
-        "activation with --data, else l1.",
+        "(activation); what the model's outputs lose after the best refit of the others, by OBS (reconstruction). Or "
+        "chance (random). auto: reconstruction with --data, else l1.",
     ),
     option(
         WHAT,
