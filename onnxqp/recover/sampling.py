@@ -18,7 +18,8 @@ Rows: TypeAlias = tuple[Array, Array]
 _ROWS = 16384  # rows to fit on, where there are so many...
 _PER_INPUT = 16  # ...or so many for every input, whatever is more...
 _WORK = 4e10  # ...within so many multiplications for one layer
-_TELLING = 16
+_TELLING = 16  # rows of one sample that say something new
+_FEW = 0.25  # inputs per such row
 _BATCH = 1 << 22  # elements that are multiplied at once
 
 
@@ -66,10 +67,11 @@ class Batch:
 
 
 def least_damping(layer: Layer, positions: int, samples: int) -> float:
-    """Damping below which a fit trusts the samples too much: inputs per independent row.
+    """Damping below which a fit trusts the samples too much: inputs per independent row, where these are few.
 
     Rows of one sample resemble each other: no more than `_TELLING` of them count. A layer behind a global pooling has
     one row per sample, often fewer than inputs.
     """
     inputs: int = layer.matrix().shape[1]
-    return inputs / max(samples * min(positions, _TELLING), 1)
+    needed = inputs / max(samples * min(positions, _TELLING), 1)
+    return needed if needed > _FEW else 0.0

@@ -8,9 +8,11 @@ from prune_checks import Build, Feed
 
 from onnxqp.errors import UsageError
 from onnxqp.graph import constant, set_initializer
-from onnxqp.options import PruneOptions
+from onnxqp.options import PruneOptions, Selection
 from onnxqp.prune import plan, prune_model
 from onnxqp.prune.cost import channel_macs
+from onnxqp.prune.coupling import label_axes
+from onnxqp.prune.groups import find_groups
 from onnxqp.recover import prune_and_recover, settled
 from onnxqp.recover.elimination import eliminate, reader_of
 from onnxqp.recover.scoring import score_channels
@@ -113,6 +115,27 @@ def test_steps_need_a_ratio() -> None:
 
 
 def test_only_data_of_the_users_says_what_channels_are_worth() -> None:
-    assert settled(PruneOptions(ratio=0.5), "data").criterion == "activation"
+    assert settled(PruneOptions(ratio=0.5), "data").criterion == "reconstruction"
     assert settled(PruneOptions(ratio=0.5), "synthetic").criterion == "l1"
     assert settled(PruneOptions(ratio=0.5, criterion="l2"), "data").criterion == "l2"
+
+
+def test_channels_compete_under_a_budget_of_arithmetic_alone() -> None:
+    assert settled(PruneOptions(macs_ratio=0.5), "data").allocation == "global"
+    assert settled(PruneOptions(ratio=0.5), "data").allocation == "uniform"
+    assert settled(PruneOptions(macs_ratio=0.5), "synthetic").allocation == "uniform"
+    assert settled(PruneOptions(macs_ratio=0.5, allocation="uniform"), "data").allocation == "uniform"
+
+
+def test_a_score_says_what_the_outputs_lose() -> None:
+    """Of two branches the one whose output is all but ignored behind them scores a fraction of the other."""
+    build = Build()
+    given = build.input(1, 3, 8, 8)
+    branches = [build.conv(build.op("Relu", build.conv(given, 3, 8, 3)), 8, 4, 3) for _ in range(2)]
+    quiet = build.op("Mul", branches[1], build.const(0.01, np.float32))
+    model = build.model(build.op("Concat", build.op("Relu", branches[0]), build.op("Relu", quiet), axis=1))
+    labels = label_axes(model.graph)
+    grouping = find_groups(model.graph, labels, Selection())
+    scores = score_channels(model, labels, grouping, samples(build))
+    loud, silent = (scores[group.classes].sum() for group in grouping.groups)
+    assert silent < loud * 0.01
