@@ -141,7 +141,8 @@ class Job:
 
         def verify(candidate: Path | ir.Model) -> None:
             with self.run.stage("verify"):
-                session = prove_runs(candidate, feeds, threads=self.measure.threads)
+                timed = self.measure.validate
+                session = prove_runs(candidate, feeds, threads=self.measure.threads, optimize=timed)
                 require_finite(self.baseline, session, feeds)
                 written = files.written_bytes(candidate) if isinstance(candidate, Path) else len(files.to_bytes(model))
                 size = size_of(self.subject.bytes(), written)

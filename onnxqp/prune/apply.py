@@ -8,6 +8,7 @@ from onnxqp.axes import AxisLabels, Cut
 from onnxqp.graph import SCALES, constant, iterate, set_initializer, subgraphs
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
+from onnxqp.prune.spool import is_large, spooled
 from onnxqp.prune.states import cut_states
 
 
@@ -16,14 +17,14 @@ def cut_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
 
     Operators rewrite themselves first, while all shapes are still those from before.
     """
-    pruned = clone(model)
+    pruned, large = clone(model), is_large(model)
     for node in list(iterate(pruned)):
         if any(cut.masks(value) for value in (*node.inputs, *node.outputs)):
             rule_for(node).resize(node, cut)
     for value in [value for graph in pruned.graphs() for value in graph.initializers.values()]:
         array = constant(value) if cut.masks(value) else None
         if array is not None:
-            set_initializer(value, cut.compact(value, array))
+            set_initializer(value, spooled(cut.compact(value, array), large=large))
     scales = dict(pruned.meta.get(SCALES, {}))
     for node in pruned.graph:
         for output in node.outputs:

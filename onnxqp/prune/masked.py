@@ -21,6 +21,7 @@ from onnxqp.model import clone
 from onnxqp.ops import rule_for
 from onnxqp.ops.rewrite import Insertion
 from onnxqp.prune.apply import set_shape
+from onnxqp.prune.spool import is_large, spooled
 from onnxqp.prune.states import mask_states
 
 Mask = tuple[tuple[int, ...], npt.NDArray[np.bool_]]
@@ -30,7 +31,7 @@ _NEUTRAL = {Reduction.MAX: -math.inf, Reduction.MIN: math.inf, Reduction.PRODUCT
 
 def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
     """A copy of `model` in which removed labels contribute nothing at their consumers."""
-    masked = clone(model)
+    masked, large = clone(model), is_large(model)
     wanted: dict[str, list[Consumption]] = {}
     for consumption in labels.consumptions.values():
         wanted.setdefault(consumption.node, []).append(consumption)
@@ -44,12 +45,12 @@ def mask_model(model: ir.Model, labels: AxisLabels, cut: Cut) -> ir.Model:
         for use in here:
             mask = cut.mask(original.inputs[use.index], use.axis)
             if mask is not None:
-                _keep_out(node, use, mask)
+                _keep_out(node, use, mask, large=large)
     mask_states(masked.graph, cut)
     return masked
 
 
-def _keep_out(node: ir.Node, use: Consumption, mask: Mask) -> None:
+def _keep_out(node: ir.Node, use: Consumption, mask: Mask, *, large: bool) -> None:
     """Make the removed elements of one input neutral, for this node only."""
     value = node.inputs[use.index]
     if value is None or value.dtype is None:
@@ -63,7 +64,8 @@ def _keep_out(node: ir.Node, use: Consumption, mask: Mask) -> None:
         along = use.zero.axis
         blank = blank.reshape(()) if along is None else spread(blank.reshape(-1), (along,), rank(value) or 0)
     if array is not None and blank is not None and use.reduction is Reduction.SUM:
-        set_initializer(own_initializer(node, use.index), np.where(shown, array, blank))
+        zeroed = spooled(np.where(shown, array, blank), large=large)
+        set_initializer(own_initializer(node, use.index), zeroed)
         return
     if use.reduction is Reduction.SUM and _blank_integers(node, use.index, shown):
         return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import onnx_ir as ir
 from onnxqp.errors import OnnxqpError
 from onnxqp.graph import iterate
 from onnxqp.ops import rule_for
+from onnxqp.prune.spool import is_large
 from onnxqp.report.records import Proof
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
@@ -42,18 +46,40 @@ def prove(masked: ir.Model, pruned: ir.Model, feeds: Sequence[Feed], tolerance: 
     Quantized graphs run as they are written: which integers a fused kernel rounds to depends on the sizes it meets.
     """
     worst = 0.0
-    optimize = not any(rule_for(node).quantized for node in iterate(pruned))
     try:
-        left, right = Session(masked, optimize=optimize), Session(pruned, optimize=optimize)
-        for feed in feeds:
-            expected, found = left.run(feed), right.run(feed)
-            worst = max([worst, *(relative_difference(expected[name], found[name]) for name in expected)])
+        expected = _outputs(masked, feeds)
+        for left, right in zip(expected, _outputs(pruned, feeds), strict=True):
+            worst = max([worst, *(relative_difference(left[name], right[name]) for name in left)])
     except OnnxqpError as error:
         return Proof(False, None, tolerance, str(error))
     if not worst <= tolerance:
         reason = f"pruned and masked differ by {worst:.2g} of an output's range"
         return Proof(False, worst if np.isfinite(worst) else None, tolerance, reason)
     return Proof(True, worst, tolerance)
+
+
+def _outputs(model: ir.Model, feeds: Sequence[Feed]) -> list[dict[str, npt.NDArray[Any]]]:
+    """What a model makes of all feeds; its session is closed before another is opened."""
+    optimize = not any(rule_for(node).quantized for node in iterate(model))
+    with opened(model, optimize=optimize) as session:
+        return [session.run(feed) for feed in feeds]
+
+
+@contextlib.contextmanager
+def opened(model: ir.Model, *, optimize: bool = True) -> Iterator[Session]:
+    """A session for a few runs that nobody times.
+
+    That of a large model reads its weights from a file, where they stay: from memory onnxruntime takes a copy.
+    """
+    if not is_large(model):
+        yield Session(model, optimize=optimize, brief=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="onnxqp-") as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        session = Session(path, optimize=False, options={"session.disable_prepacking": "1"})
+        yield session
+        session.close()
 
 
 def relative_difference(expected: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,7 +19,7 @@ from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
 from onnxqp.prune.masked import mask_model
-from onnxqp.prune.proof import prove, random_feeds
+from onnxqp.prune.proof import opened, prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
 from onnxqp.prune.states import state_notes
 from onnxqp.report.records import Group, Proof, Pruning
@@ -214,14 +215,12 @@ def prune_model(
 
 def runnable(model: ir.Model, feeds: Sequence[Feed]) -> list[Feed]:
     """Those of some made-up inputs that the model accepts."""
-    session = Session(model)
     found = []
-    for feed in feeds:
-        try:
-            session.run(feed)
-        except OnnxqpError:
-            continue
-        found.append(feed)
+    with opened(model) as session:
+        for feed in feeds:
+            with contextlib.suppress(OnnxqpError):
+                session.run(feed)
+                found.append(feed)
     return found
 
 
