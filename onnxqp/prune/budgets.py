@@ -28,6 +28,9 @@ Share: TypeAlias = Callable[[ir.Model], float]
 
 TRIALS = 10
 TIMED_TRIALS = 6  # each takes a measurement
+SMALL = 0.05  # of the multiply-accumulates that a cut saves: cuts that together save less are doubted...
+SAME = 0.01  # ...and are not made where the model is no slower without them, but for this share
+DOUBTS = 3  # measurements for that
 CLOSE = 0.01  # of the budget: near enough to stop timing
 QUICK = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=15, min_seconds=0.3, floor_runs=7, max_seconds=4.0)
 
@@ -41,6 +44,7 @@ class Budget:
     share: Share
     trials: int = TRIALS
     close: float = 0.0
+    timed: bool = False
 
 
 def budget_of(options: PruneOptions, model: ir.Model, clock: Clock | None) -> Budget | None:
@@ -54,7 +58,7 @@ def budget_of(options: PruneOptions, model: ir.Model, clock: Clock | None) -> Bu
     if options.latency_ratio is not None:
         if clock is None:
             raise UsageError("--latency-ratio needs inputs to measure with", hint="pass samples, or another budget")
-        return Budget("--latency-ratio", options.latency_ratio, clock, TIMED_TRIALS, CLOSE)
+        return Budget("--latency-ratio", options.latency_ratio, clock, TIMED_TRIALS, CLOSE, timed=True)
     return None
 
 

@@ -14,7 +14,8 @@ from onnxqp.errors import DataError, OnnxqpError, UnsupportedError, UsageError, 
 from onnxqp.model import parameters
 from onnxqp.options import PruneOptions
 from onnxqp.prune.apply import cut_model, never_empty
-from onnxqp.prune.budgets import Budget, Clock, budget_of, count_macs
+from onnxqp.prune.budgets import DOUBTS, SAME, SMALL, Budget, Clock, budget_of, count_macs
+from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
@@ -129,7 +130,32 @@ def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Pla
         if abs(left - budget.wanted) < budget.close * budget.wanted:
             break
         low, high = (ratio, high) if left > budget.wanted else (low, ratio)
-    return min(found, key=lambda entry: entry[0])[1]
+    best = min(found, key=lambda entry: entry[0])[1]
+    return _without_idle(best, budget) if budget.timed and best.removes else best
+
+
+def _without_idle(made: Plan, budget: Budget) -> Plan:
+    """Without those cuts that do not make the model faster: small ones, by what they save, are undone and timed.
+
+    All of them together, then the smaller half, and so on: each measurement takes as long as many inferences.
+    """
+    macs = channel_macs(made.model.graph, made.labels, made.grouping.roots)
+    saved = {n: float(sum(macs[b.classes].sum() for b in bundles)) for n, bundles in enumerate(made.chosen) if bundles}
+    small, total = list[int](), 0.0
+    for place in sorted(saved, key=lambda n: saved[n]):
+        total += saved[place]
+        if total > SMALL * sum(saved.values()) or len(small) + 1 == len(saved):
+            break
+        small.append(place)
+    share = budget.share(cut_model(made.model, made.labels, made.cut)) if small else 0.0
+    for _ in range(DOUBTS):
+        if not small:
+            break
+        spared = replace(made, chosen=tuple(() if n in small else each for n, each in enumerate(made.chosen)))
+        if budget.share(cut_model(made.model, made.labels, spared.cut)) <= share * (1 + SAME):
+            return spared
+        small = small[: len(small) // 2]
+    return made
 
 
 def check(options: PruneOptions) -> None:
