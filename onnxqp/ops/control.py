@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, Family, Pin
+from onnxqp.axes import AxisLabels, CannotCouple, Family, Pin
 from onnxqp.graph import attribute_int, attribute_ints, dims, rank, subgraphs
 from onnxqp.ops.join import movable
 from onnxqp.ops.operator import Operator
@@ -75,6 +75,8 @@ class Scan(Operator):
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         (body,) = subgraphs(node)
+        if len(body.inputs) != len(node.inputs):
+            raise CannotCouple("a Scan with an input of lengths, as opset 8 has it")
         states = len(node.inputs) - attribute_int(node, "num_scan_inputs", 1)
         for value, inside in zip(node.inputs[:states], body.inputs, strict=False):
             _carry(node, labels, value, inside)
@@ -87,10 +89,14 @@ class Scan(Operator):
             movable(labels, value)
             labels.freeze(value, along, _pin(node, "is walked along"))
             rest = [labels.coarsen(family, [a for a in family.axes if a != along]) for family in labels.families(value)]
-            labels.give(inside, _moved([family for family in rest if family.inner != along], along, -1))
+            labels.give(inside, _moved([family for family in rest if family.axes and family.inner != along], along, -1))
 
     def leave(self, node: ir.Node, labels: AxisLabels) -> None:
         (body,) = subgraphs(node)
+        if len(body.inputs) != len(node.inputs):
+            for result in body.outputs:
+                labels.freeze_value(result, _pin(node, "has a batch axis that its body does not see"))
+            return
         states = len(node.inputs) - attribute_int(node, "num_scan_inputs", 1)
         for inside, result, output in zip(body.inputs[:states], body.outputs, node.outputs, strict=False):
             _return(node, labels, inside, result, output)
