@@ -98,7 +98,8 @@ def absorb(node: ir.Node, affine: Affine, *, output_axis: int, weight_axis: int,
         spread = scale.reshape([groups if axis == 0 else block[2] if axis == 2 else 1 for axis in range(len(block))])
         scaled = (weight.reshape(block) * spread).reshape(weight.shape)
     old = np.zeros(channels) if bias is None else np.broadcast_to(bias.astype(np.float64).ravel(), (channels,))
-    set_initializer(own_initializer(node, 1), scaled.astype(np.float32))
+    if (scale != 1).any():  # a mere shift leaves a weight that layers share with all of them
+        set_initializer(own_initializer(node, 1), scaled.astype(np.float32))
     _set_bias(node, (old * scale + shift).astype(np.float32), had_one=has_bias)
     return True
 

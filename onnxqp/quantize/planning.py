@@ -41,7 +41,7 @@ def make_plan(
         constants=tuple(PlannedConstant(unit.node.name or "", index) for unit in integer for index in unit.constants),
         moves=tuple(move for unit in integer for move in _moves(unit)),
         guarded=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_guarded(value, target)),
-        barred=frozenset(_name(value) for value in values if uses.maker(value) is None and _is_barred(value, target)),
+        barred=frozenset(_name(value) for value in values if _is_barred(value, uses, target)),
         shielded=tuple(unit.absorbed[0].name or "" for unit in integer if uses.writes_float_before_clip(unit)),
         lowered=tuple(unit.node.name or "" for unit in integer if isinstance(unit.role, Compute) and unit.role.lowered),
     )
@@ -188,7 +188,12 @@ def _is_guarded(value: ir.Value, target: Target) -> bool:
     return move is not None and move.guarded
 
 
-def _is_barred(value: ir.Value, target: Target) -> bool:
+def _is_barred(value: ir.Value, uses: _Uses, target: Target) -> bool:
+    """Whether a Q right behind its maker would draw the runtime into a fusion that is not wanted, or spoil one that
+    is: a product writes float for some readers only while none of the others is a Q."""
+    maker = uses.maker(value)
+    if maker is not None:
+        return not (maker.moves or maker.requantizes or uses.only_integers(value))
     node = value.producer()
     role = rule_for(node).quantization(node) if node is not None else None
     return isinstance(role, Compute) and role.form in target.barred

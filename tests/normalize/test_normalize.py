@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
@@ -266,3 +267,25 @@ def test_matrices_of_integers_keep_their_shape() -> None:
     np.testing.assert_array_equal(
         Session(found).run({"x": x})["y"], Session(files.from_proto(proto)).run({"x": x})["y"]
     )
+
+
+def test_a_shift_behind_a_shared_matrix_leaves_it_shared() -> None:
+    random = np.random.default_rng(0)
+    shared, bias = random.normal(size=(4, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Add", ["a", "b"], ["s"]),
+        helper.make_node("Relu", ["s"], ["r"]),
+        helper.make_node("Gemm", ["r", "w"], ["y"], name="second"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in ("x", "y")]
+    weights = [numpy_helper.from_array(array, name) for name, array in (("w", shared), ("b", bias))]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], weights)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10))
+    normal = files.clone(model)
+    normalize(normal)
+    first, second = (node for node in normal.graph if node.op_type == "Gemm")
+    assert first.inputs[1] is second.inputs[1]
+    assert "Add" not in [node.op_type for node in normal.graph]
+    feed = {"x": np.ones((1, 4), np.float32)}
+    np.testing.assert_allclose(Session(model).run(feed)["y"], Session(normal).run(feed)["y"], rtol=1e-5)

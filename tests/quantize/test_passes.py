@@ -239,3 +239,15 @@ def test_values_of_unlike_scale_are_joined_in_float(scale, reader):
     assert ("differ" in reasons.get(name, "")) == apart
     assert ("QLinearConcat" in kernels(result.model)) == (not apart)
     assert sqnr_db(model, result.model, graph.samples()) > (25 if scale == 1 else 20)
+
+
+def test_a_product_that_some_read_in_float_and_others_as_integers_runs_on_integers():
+    """A Q right behind it would spoil the fusion that writes float: a Max stands between."""
+    graph = Graph((1, 64, 256), seed=3)
+    stream = graph.op("MatMul", graph.name, graph.matrix(256, 256))
+    inner = graph.op("Add", graph.op("MatMul", stream, graph.matrix(256, 256)), graph.constant(np.float32([0.5] * 256)))
+    model = graph.model(graph.op("Erf", graph.op("Add", stream, graph.op("Erf", inner))))
+    result = quantize_model(model, graph.samples(), VNNI)
+    assert result.quantization.nodes_quantized == result.quantization.nodes_fused == 2
+    assert result.quantization.unfused == []
+    assert sqnr_db(model, result.model, graph.samples()) > 25
