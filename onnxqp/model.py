@@ -432,7 +432,7 @@ def _write(model: ir.Model, path: Path) -> Path | None:
     """Write beside each other the model and, where needed, its data; returns the data's path."""
     tensors = [value.const_value for value in model.graph.initializers.values()]
     total = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    external = any(isinstance(tensor, ir.ExternalTensor) or _is_mapped(tensor) for tensor in tensors)
     if total < EMBED_LIMIT and not (external and total > EXTERNAL_LIMIT):
         path.write_bytes(lean(to_proto(model), model).SerializeToString(deterministic=True))
         return None
@@ -448,6 +448,12 @@ def _write(model: ir.Model, path: Path) -> Path | None:
                 entry.value = data.name
     path.write_bytes(proto.SerializeToString(deterministic=True))
     return data
+
+
+def _is_mapped(tensor: ir.TensorProtocol | None) -> bool:
+    """Whether a tensor was made in a mapped file: written into the model, it would all be in memory at once."""
+    array = tensor.raw if isinstance(tensor, ir.Tensor) else None
+    return isinstance(array, np.memmap) or isinstance(getattr(array, "base", None), np.memmap)
 
 
 def _external_files(path: Path) -> set[Path]:
