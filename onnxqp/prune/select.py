@@ -12,6 +12,7 @@ from onnxqp.options import PruneOptions
 from onnxqp.prune.groups import Bundle, ChannelGroup
 from onnxqp.prune.magnitude import share_of
 
+FAIR = 0.5  # of what `uniform` leaves a group, `global` leaves it at least
 TOLERANCE = 0.125  # `auto` rounding may leave the request by this share of it
 
 
@@ -96,9 +97,19 @@ def weakest_bundles(group: ChannelGroup, keep: int, *, by_score: bool = False) -
 
 
 def _globally(groups: Sequence[ChannelGroup], options: PruneOptions) -> list[int]:
-    """Rank all bundles of all groups together by normalised score; a group never loses its last channels."""
+    """Rank all bundles of all groups together by normalised score.
+
+    A group keeps at least half of what the same ratio everywhere would leave it: scores of unlike layers are not exact
+    enough to all but empty one. (ResNet-20 at 27 % of its MACs, least squares, 96 samples: 75.0 % of the predictions
+    stay, without a floor 71.9 %. Ranking only like-shaped groups against each other, arXiv 2407.04616, lost: at half
+    of the MACs 78.1 % against 83.3 %.)
+    """
     left = [group.size for group in groups]
-    floor = [min(size, max(options.min_channels, _width(group))) for size, group in zip(left, groups, strict=True)]
+    least = (1 - (options.ratio or 0.0)) * FAIR
+    floor = [
+        min(size, max(options.min_channels, _width(group), math.ceil(least * size)))
+        for size, group in zip(left, groups, strict=True)
+    ]
     budget = share_of(options.ratio or 0.0, sum(left))
     ranked = sorted(
         ((bundle.score, n, len(bundle.classes)) for n, group in enumerate(groups) for bundle in group.bundles)

@@ -108,3 +108,11 @@ def test_layers_with_ratios_of_their_own(amount: dict[str, object]) -> None:
     found = removed(groups, layers=(("block*", 0.25), ("block1/*", 0.0)), round_to=1, **amount)
     assert [len(channels) for channels in found] == [2, 0, 2]
     assert len(removed(groups, layers=(("block1*", 0.75),), round_to=1, **amount)[1]) == 6
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_all_channels_compete_and_no_group_is_emptied(ratio: float) -> None:
+    groups = [group([0.01 * n for n in range(16)], name="weak"), group([1.0 + n for n in range(64)], 16, name="strong")]
+    weak, strong = removed(groups, ratio=ratio, allocation="global", round_to=1)
+    assert len(weak) == 16 - int(np.ceil(16 * (1 - ratio) / 2))
+    assert len(weak) + len(strong) == pytest.approx(80 * ratio, abs=1)
