@@ -12,6 +12,8 @@ import onnx_ir as ir
 DEFAULT_DOMAINS = ("", "ai.onnx")
 SCALES = "onnxqp.scales"  # in a model's meta: magnitudes of per-channel scales that were folded away, by value
 
+FOLDED = "_folded"  # how the name of a value ends that was computed while the graph was cleaned up
+
 
 def op_name(node: ir.Node) -> str:
     """The operator's name with its domain, without one for the standard domain: "Conv", "com.microsoft.Gelu"."""

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxqp import ops
 from onnxqp.errors import OnnxqpError
-from onnxqp.graph import add_initializer, dims, is_constant, subgraphs
+from onnxqp.graph import FOLDED, add_initializer, dims, is_constant, subgraphs
 from onnxqp.runtime import Session
 
 # A folded constant may be at most this many times larger than what it is made of, unless it is small anyway.
@@ -38,7 +38,7 @@ def fold_constants(model: ir.Model) -> bool:
     ]
     arrays = _evaluate(model, nodes, frontier)
     for value, array in arrays.items():
-        ir.convenience.replace_all_uses_with(value, add_initializer(model.graph, f"{value.name}_folded", array))
+        ir.convenience.replace_all_uses_with(value, add_initializer(model.graph, f"{value.name}{FOLDED}", array))
     return bool(arrays)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from onnxqp import ops
+from onnxqp.graph import FOLDED
 from onnxqp.model import clone
 
 _UNITS = (32, 1024)  # networks with skip connections want image sides that halve evenly; signals are long
@@ -70,9 +71,6 @@ def _shapes(
             value.shape = ir.Shape([size_of[name] if isinstance(name, str) else name for name in names])
     names_wanted = {value.name for value in wanted}
     infer(trial)
-    return {
-        output.name or "": output.shape
-        for node in trial.graph
-        for output in node.outputs
-        if output.name in names_wanted and output.shape is not None
-    }
+    made = {output.name or "": output.shape for node in trial.graph for output in node.outputs}
+    folded = {(name or "").removesuffix(FOLDED): value.shape for name, value in trial.graph.initializers.items()}
+    return {name: shape for name, shape in (folded | made).items() if name in names_wanted and shape is not None}

@@ -8,7 +8,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from onnxqp import ops
-from onnxqp.graph import add_initializer, constant, is_constant, subgraphs
+from onnxqp.graph import FOLDED, add_initializer, constant, is_constant, subgraphs
 from onnxqp.integrity import bodies
 from onnxqp.normalize.alike import infer_alike
 from onnxqp.normalize.light import light_proto
@@ -120,6 +120,6 @@ def fold_shape_values(model: ir.Model) -> bool:
             array = array.reshape(())
         elif output.shape is None and node.outputs[0].dtype is None:
             continue
-        ir.convenience.replace_all_uses_with(output, add_initializer(model.graph, f"{output.name}_folded", array))
+        ir.convenience.replace_all_uses_with(output, add_initializer(model.graph, f"{output.name}{FOLDED}", array))
         changed = True
     return changed

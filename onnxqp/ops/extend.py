@@ -60,6 +60,7 @@ class Expand(Operator):
     """Labels pass where the axis is not repeated, and start where one number fills all; the shape is rewritten."""
 
     op_types: ClassVar[tuple[str, ...]] = ("Expand",)
+    open_shape: ClassVar[bool] = True
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])

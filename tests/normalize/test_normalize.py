@@ -289,3 +289,29 @@ def test_a_shift_behind_a_shared_matrix_leaves_it_shared() -> None:
     assert "Add" not in [node.op_type for node in normal.graph]
     feed = {"x": np.ones((1, 4), np.float32)}
     np.testing.assert_allclose(Session(model).run(feed)["y"], Session(normal).run(feed)["y"], rtol=1e-5)
+
+
+def test_the_size_of_an_axis_that_expand_keeps_is_settled() -> None:
+    """A class token spread over an open batch, as PyTorch writes `expand(b, -1, -1)`: its own axis stays at 1."""
+    ints = {"start": [0], "stop": [1], "minus": [-1, -1], "neg": -np.ones(3), "ones": np.ones(3)}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Slice", ["shape", "start", "stop"], ["batch"]),
+        helper.make_node("Concat", ["batch", "minus"], ["wanted"], axis=0),
+        helper.make_node("Equal", ["wanted", "neg"], ["kept"]),
+        helper.make_node("Where", ["kept", "ones", "wanted"], ["sizes"]),
+        helper.make_node("Expand", ["token", "sizes"], ["spread"], name="expand"),
+        helper.make_node("Concat", ["spread", "x"], ["y"], axis=1),
+    ]
+    weights = {name: np.asarray(numbers, np.int64) for name, numbers in ints.items()} | {"token": random(1, 1, 4)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 6, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10))
+    normalize(model)
+    expand = next(node for node in model.graph if node.op_type == "Expand")
+    assert list(expand.outputs[0].shape or ())[1:] == [1, 4]
