@@ -66,7 +66,6 @@ def test_without_budgets_the_fastest_that_loses_next_to_nothing(compressed, tmp_
     assert any(point.settings["macs_ratio"] < 1.0 and point.settings["weights"] == "float" for point in points)
     assert taken.speedup >= max(point.speedup for point in points if point.agreement == 100.0) * 0.98
     assert report.output.bytes * 2 < report.input.bytes
-    assert report.quantization.weights_at_rest or report.quantization.nodes_quantized
     assert Session(tmp_path / "out.onnx").outputs
 
 
