@@ -29,8 +29,7 @@ SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that ar
 HALVINGS = 2
 MOST = 2 * (1 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
 FINE = 1.12  # steps closer than this are not told apart
-RIVALS = 1.1  # candidates within this of the fastest are timed once more, together
-MOST_RIVALS = 4
+MOST_RIVALS = 4  # the fastest, which are timed once more, together
 
 Warn = Callable[[str], None]
 
@@ -222,15 +221,18 @@ class Search:
         return Found(choose([(each, each.measured) for each in self.judged], self.goal), self.judged)
 
     def _time_rivals(self) -> None:
-        """Time those that nearly tie once more, interleaved with each other."""
+        """Time those that may win once more, interleaved with each other: a figure of its own may be a figure of noise.
+
+        The fastest that was not pruned and the fastest in float always run: no result is slower than what quantizing
+        or pruning alone would give.
+        """
         fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)]
         if not self.goal.bounds_accuracy or len(fit) < 2:
             return
-        fastest = max(each.measured.speedup for each in fit)
-        near = [each for each in fit if each.measured.speedup * RIVALS >= fastest]
-        near = sorted(near, key=lambda each: -each.measured.speedup)[:MOST_RIVALS]
-        if len(near) < 2:
-            return
+        fit.sort(key=lambda each: -each.measured.speedup)
+        unpruned = [each for each in fit if not each.stage.records][:1]
+        in_float = [each for each in fit if each.stage.records and not each.integers][:1]
+        near = list(dict.fromkeys([*fit[:MOST_RIVALS], *unpruned, *in_float]))
         sessions = [Session(each.model, threads=self.threads) for each in near]
         for each, speedup in zip(near, self.held.speedups(sessions, CAREFUL), strict=True):
             place = self.judged.index(each)
