@@ -241,7 +241,9 @@ def refused(message: str, where: str | None) -> OnnxqpError:
     """What onnxruntime says when it does not open a model, as one of our errors."""
     line = _first_line(message)
     limit = ceilings_hint()
-    if "Unsupported model IR version" in message or "under development" in message or "ValidateOpset" in message:
+    told = ("Unsupported model IR version", "under development", "ValidateOpset")
+    newer = re.search(r"Could not find an implementation for \w+\((\d+)\)", message)
+    if any(text in message for text in told) or (newer and int(newer[1]) > ceilings().opset):
         return UnsupportedError(f"the installed onnxruntime does not read this model: {line}", where=where, hint=limit)
     if any(text in message for text in ("not a registered", "NOT_IMPLEMENTED", "Could not find", "No Op registered")):
         return UnsupportedError(
@@ -334,9 +336,16 @@ class Ceilings:
 
 
 def _reads(ir_version: int, opset: int) -> bool:
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    """Whether a model with Q and DQ runs: onnxruntime 1.32 opens opset 28, for which it has no kernel of either."""
+    parameters = ["scale", "zero"]
+    nodes = [
+        onnx.helper.make_node("QuantizeLinear", ["x", *parameters], ["q"]),
+        onnx.helper.make_node("DequantizeLinear", ["q", *parameters], ["y"]),
+    ]
     info = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("x", "y")]
-    graph = onnx.helper.make_graph([node], "probe", info[:1], info[1:])
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
+    weights = [onnx.helper.make_tensor(n, kind, [], [1]) for n, kind in zip(parameters, kinds, strict=True)]
+    graph = onnx.helper.make_graph(nodes, "probe", info[:1], info[1:], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     model.ir_version = ir_version
     settings = ort.SessionOptions()

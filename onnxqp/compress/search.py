@@ -75,7 +75,12 @@ class Search:
         self._judge(Candidate(start.model, start, self._measured(start.model, 1.0)))
         refusal = self._quantized(start)
         if pruning:
-            self._descend(start)
+            options = self.prune
+            if options.round_to is None:  # kernels take channels by the block: what is left of one costs a whole one
+                self.prune = replace(options, round_to=self.pruner.step)
+            if not self._descend(start):
+                self.prune = options
+                self._descend(start)
         if len(self.judged) == 1 and refusal is not None:
             raise refusal
         return self._decide()
@@ -90,18 +95,20 @@ class Search:
             self.warn(f"pruned, not quantized: {refusal.message}")
         return self._decide()
 
-    def _descend(self, start: Stage) -> None:
+    def _descend(self, start: Stage) -> bool:
+        """Prune on until a step loses too much; whether any step could be made."""
         last, share = start, 1.0
         for wanted in SHARES:
             stage = self._step(last, wanted)
             if stage is None:
-                return
+                break
             if stage is last:
                 continue
             if self._ends(stage):
                 self._halve(last, share, wanted)
-                return
+                return True
             last, share = stage, wanted
+        return last is not start
 
     def _ends(self, stage: Stage) -> bool:
         """Judge a step in float and in int8; whether there is no point in going on."""

@@ -150,7 +150,7 @@ def test_out_of_memory(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("onnxqp.api.gather", fail)
+    monkeypatch.setattr("onnxqp.job.gather", fail)
     for command in WRITING:
         place.refused(7, *command, says="--batch-size")
 
