@@ -233,7 +233,7 @@ class Search:
         The fastest that was not pruned and the fastest in float always run: no result is slower than what quantizing
         or pruning alone would give.
         """
-        fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)]
+        fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)] or list(self.judged)
         if not self.goal.bounds_accuracy or len(fit) < 2:
             return
         fit.sort(key=lambda each: -each.measured.speedup)

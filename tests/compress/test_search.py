@@ -48,3 +48,12 @@ def test_what_loses_too_much_is_not_timed_again(monkeypatch: pytest.MonkeyPatch)
     ]
     found = search(judged, {"int8": 2.0, "pruned": 2.6}, monkeypatch)._decide()
     assert cast("Any", found.candidate.model) == "pruned"
+
+
+def test_where_nothing_is_accurate_enough_noise_does_not_win_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = [
+        candidate("float", 7.8, pruned=True, integers=0, agreement=86.0),
+        candidate("int8", 3.5, pruned=True, integers=9, agreement=86.0),
+    ]
+    found = search(judged, {"float": 1.4, "int8": 3.4}, monkeypatch)._decide()
+    assert cast("Any", found.candidate.model) == "int8"
