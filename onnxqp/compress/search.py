@@ -19,6 +19,7 @@ from onnxqp.compress.judging import CAREFUL, HeldBack
 from onnxqp.errors import UnsupportedError, VerificationError
 from onnxqp.model import to_bytes
 from onnxqp.options import PruneOptions, QuantizeOptions
+from onnxqp.prune import plan
 from onnxqp.quantize import QuantizeResult, quantize_model
 from onnxqp.quantize.decide import Decision
 from onnxqp.recover import Pruner, Stage
@@ -60,6 +61,7 @@ class Search:
     advance: Callable[[int, int | None], None]
     judged: list[Candidate] = field(default_factory=list)
     float_ns: float | None = None  # what the table says of the original
+    refusal: str = ""  # why the last step that could not be made could not
 
     @property
     def timed(self) -> bool:
@@ -75,12 +77,7 @@ class Search:
         self._judge(Candidate(start.model, start, self._measured(start.model, 1.0)))
         refusal = self._quantized(start)
         if pruning:
-            options = self.prune
-            if options.round_to is None:  # kernels take channels by the block: what is left of one costs a whole one
-                self.prune = replace(options, round_to=self.pruner.step)
-            if not self._descend(start):
-                self.prune = options
-                self._descend(start)
+            self._pruned(start)
         if len(self.judged) == 1 and refusal is not None:
             raise refusal
         return self._decide()
@@ -95,17 +92,25 @@ class Search:
             self.warn(f"pruned, not quantized: {refusal.message}")
         return self._decide()
 
-    def _descend(self, start: Stage) -> bool:
+    def _pruned(self, start: Stage) -> None:
+        """By whole blocks of channels where there are any, for what is left of one costs a kernel as much as a whole;
+        else as finely as it goes."""
+        block = self.pruner.step
+        whole = replace(self.prune, round_to=block)
+        groups = plan(start.model, replace(self.prune, ratio=0.0, criterion="l1"), step=block).record.groups
+        wide = self.prune.round_to is None and any(group.before > block for group in groups)
+        if not (wide and self._descend(start, whole)) and not self._descend(start, self.prune):
+            self.warn(f"nothing was pruned: {self.refusal}")
+
+    def _descend(self, start: Stage, options: PruneOptions) -> bool:
         """Prune on until a step loses too much; whether any step could be made."""
         last, share = start, 1.0
         for wanted in SHARES:
-            stage = self._step(last, wanted)
-            if stage is None:
-                break
+            stage = self._step(last, options, wanted)
             if stage is last:
                 continue
             if self._ends(stage):
-                self._halve(last, share, wanted)
+                self._halve(last, options, share, wanted)
                 return True
             last, share = stage, wanted
         return last is not start
@@ -121,35 +126,34 @@ class Search:
         fits = any(self.goal.small_and_fast(each.measured) for each in self.judged[before - 1 :])
         return fits and not self.goal.bounds_accuracy
 
-    def _halve(self, good: Stage, high: float, low: float) -> None:
+    def _halve(self, good: Stage, options: PruneOptions, high: float, low: float) -> None:
         """Between a share that keeps the accuracy (or misses the speed) and one that does not (or reaches it)."""
         for _ in range(HALVINGS):
             if high / low < FINE:
                 return
             middle = math.sqrt(high * low)
-            stage = self._step(good, middle)
-            if stage is None or stage is good:
+            stage = self._step(good, options, middle)
+            if stage is good:
                 return
             if self._ends(stage):
                 low = middle
             else:
                 good, high = stage, middle
 
-    def _step(self, stage: Stage, share: float) -> Stage | None:
-        """Pruned on to `share` of the original's multiply-accumulates; the same where that removes nothing, None where
-        it cannot be done."""
+    def _step(self, stage: Stage, options: PruneOptions, share: float) -> Stage:
+        """Pruned on to `share` of the original's multiply-accumulates; the same where that cannot be, or removes
+        nothing."""
         left = self._ratio(stage)
         if share >= left:
             return stage
         try:
-            return self._cut(stage, replace(self.prune, macs_ratio=share / left))
+            return self._cut(stage, replace(options, macs_ratio=share / left))
         except UnsupportedError as err:
-            if stage.records:
-                return stage
-            self.warn(f"nothing was pruned: {err.message}")
+            self.refusal = err.message
         except VerificationError as err:
+            self.refusal = err.message
             self.warn(f"nothing was pruned beyond {left:.0%} of the multiply-accumulates: {err.message}")
-        return None
+        return stage
 
     def _cut(self, stage: Stage, options: PruneOptions) -> Stage:
         found = self.pruner.cut(stage, options)

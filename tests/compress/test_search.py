@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 from onnxqp.compress.candidates import Candidate
 from onnxqp.compress.goal import Closeness, Goal, Measured
 from onnxqp.compress.search import Search
+from onnxqp.errors import UnsupportedError
 from onnxqp.options import PruneOptions, QuantizeOptions
 
 
@@ -57,3 +59,49 @@ def test_where_nothing_is_accurate_enough_noise_does_not_win_either(monkeypatch:
     ]
     found = search(judged, {"float": 1.4, "int8": 3.4}, monkeypatch)._decide()
     assert cast("Any", found.candidate.model) == "int8"
+
+
+class Cuts:
+    """Stands for pruning: refuses what the test says, and notes what was asked."""
+
+    def __init__(self, way: Search, refuses: Callable[[PruneOptions], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[int | None, float]] = []
+        self.warned: list[str] = []
+        self.refuses = refuses
+        way.pruner = cast("Any", SimpleNamespace(step=16, cut=self.cut, original=None))
+        way.warn = self.warned.append
+        monkeypatch.setattr(way, "_ends", lambda stage: False)
+
+    def cut(self, stage: Any, options: PruneOptions) -> Any:
+        assert options.macs_ratio is not None
+        self.asked.append((options.round_to, options.macs_ratio))
+        if self.refuses(options):
+            raise UnsupportedError("it removes nothing")
+        left = options.macs_ratio * Search._ratio(stage)
+        return SimpleNamespace(model=None, records=[1], warnings=(), pruning=SimpleNamespace(macs_ratio=left))
+
+
+@pytest.mark.parametrize(("widths", "blocks"), [([16, 64], True), ([16, 12], False)])
+def test_wide_layers_are_cut_by_whole_blocks(widths: list[int], blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = search([], {}, monkeypatch)
+    groups = [SimpleNamespace(before=width) for width in widths]
+    made = SimpleNamespace(record=SimpleNamespace(groups=groups))
+    monkeypatch.setattr(sys.modules[Search.__module__], "plan", lambda *_, **__: made)
+    cuts = Cuts(way, lambda options: (options.macs_ratio or 0) > 0.8, monkeypatch)
+    way._pruned(cast("Any", SimpleNamespace(model=None, records=[])))
+    assert {round_to for round_to, _ in cuts.asked} == {16 if blocks else None}
+    assert len(cuts.asked) > 1  # a first step that removes nothing does not end the way
+    assert cuts.warned == []
+
+
+def test_where_no_block_can_go_single_channels_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = search([], {}, monkeypatch)
+    made = SimpleNamespace(record=SimpleNamespace(groups=[SimpleNamespace(before=24)]))
+    monkeypatch.setattr(sys.modules[Search.__module__], "plan", lambda *_, **__: made)
+    cuts = Cuts(way, lambda options: options.round_to == 16, monkeypatch)
+    way._pruned(cast("Any", SimpleNamespace(model=None, records=[])))
+    assert {round_to for round_to, _ in cuts.asked} == {16, None}
+    assert cuts.warned == []
+    cuts = Cuts(way, lambda options: True, monkeypatch)
+    way._pruned(cast("Any", SimpleNamespace(model=None, records=[])))
+    assert cuts.warned == ["nothing was pruned: it removes nothing"]
