@@ -22,7 +22,23 @@ from onnxqp.specs import Role
 _WINDOW = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "group")
 
 
-class FusedConv(Conv):
+class _Finished(Operator):
+    """What onnxruntime has fused already: nothing can be folded into it, refitted behind it or put on integers."""
+
+    def absorb(self, node: ir.Node, affine: object) -> bool:
+        return False
+
+    def contraction(self, node: ir.Node) -> None:
+        return None
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+    def plain(self, node: ir.Node) -> bool:
+        return False
+
+
+class FusedConv(_Finished, Conv):
     """As Conv, an activation behind it; what it adds ties with the output channels."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.FusedConv",)
@@ -36,38 +52,14 @@ class FusedConv(Conv):
         if len(node.inputs) > 3 and node.inputs[3] is not None and family is not None:
             tie_axis(labels, node, 3, 1, family.labels)
 
-    def absorb(self, node: ir.Node, affine: object) -> bool:
-        return False
 
-    def contraction(self, node: ir.Node) -> None:
-        return None
-
-    def quantization(self, node: ir.Node) -> Role:
-        return quantizing.no_kernel(node)
-
-    def plain(self, node: ir.Node) -> bool:
-        return False
-
-
-class FusedGemm(Gemm):
+class FusedGemm(_Finished, Gemm):
     """As Gemm, an activation behind it."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.FusedGemm",)
 
     def alike(self, node: ir.Node) -> Alike | None:
         return Alike("Gemm", (0, 1), ("transA", "transB"))
-
-    def absorb(self, node: ir.Node, affine: object) -> bool:
-        return False
-
-    def contraction(self, node: ir.Node) -> None:
-        return None
-
-    def quantization(self, node: ir.Node) -> Role:
-        return quantizing.no_kernel(node)
-
-    def plain(self, node: ir.Node) -> bool:
-        return False
 
 
 class FusedMatMul(Operator):

@@ -15,12 +15,12 @@ from onnxqp.options import DataOptions
 
 def _data_options(
     data: str | None,
-    eval: str | None,
     preprocess: str | None,
     samples: int,
     batch_size: int,
     seed: int,
     shape: tuple[tuple[str, tuple[int, ...]], ...],
+    eval: str | None = None,
 ) -> DataOptions:
     return DataOptions(data, eval, settings.preprocessing(preprocess), samples, batch_size, seed, _shapes(shape))
 
@@ -89,17 +89,4 @@ _eval = option(
     help="Evaluation inputs, in the same forms. With labels: accuracy. Without: fidelity on them.",
 )
 data = gathered("data", _data_options, _data, _eval, _preprocess, _samples, _batch_size, _seed, _shape)
-
-
-def _bench_data(
-    data: str | None,
-    preprocess: str | None,
-    samples: int,
-    batch_size: int,
-    seed: int,
-    shape: tuple[tuple[str, tuple[int, ...]], ...],
-) -> DataOptions:
-    return DataOptions(data, None, settings.preprocessing(preprocess), samples, batch_size, seed, _shapes(shape))
-
-
-feeds = gathered("data", _bench_data, _data, _preprocess, _samples, _batch_size, _seed, _shape)
+feeds = gathered("data", _data_options, _data, _preprocess, _samples, _batch_size, _seed, _shape, without=("eval",))
