@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxqp import model as files
+from onnxqp import outputs
 from onnxqp.calibrate import store
 from onnxqp.calibrate.ranges import minmax
 from onnxqp.calibrate.statistics import Part, Statistics
@@ -120,4 +120,4 @@ def check_file(name: str, option: str, force: bool, inputs: Sequence[str | Path 
     """Refuse a name that a calibration file cannot be written to."""
     path = Path(name)
     store.check_name(path)
-    files.check_output(path, force=force, inputs=[Path(item) for item in inputs if item is not None], option=option)
+    outputs.check(path, force=force, inputs=inputs, option=option)

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxqp import model as files
-from onnxqp import profile, soundness
+from onnxqp import outputs, profile, soundness
 from onnxqp.errors import OnnxqpError
 from onnxqp.gather import DataLike, Inputs, as_options, gather
 from onnxqp.judge import Verdict, judge, require, require_finite
@@ -35,7 +35,6 @@ from onnxqp.steps import (
     Progress,
     Run,
     Subject,
-    check_output,
     count_macs,
     deliver,
     open_subject,
@@ -101,7 +100,8 @@ class Job:
         path = output_path(subject, write.output, product)
         if not write.dry_run:
             known = [subject.path, *_data_files(data_options)]
-            check_output(path, write.force, known)
+            if path is not None:
+                outputs.check(path, force=write.force, inputs=known)
             profile.check(measure, write.force, [*known, path])
         measured = profile.measurements(measure, subject)
         normal = normalised(run, subject)

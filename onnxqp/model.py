@@ -6,15 +6,11 @@ atomic: a temporary sibling, proven by the caller, then a rename; the old file s
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import mmap
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxqp import integrity
-from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
+from onnxqp import integrity, outputs
+from onnxqp.errors import ModelError, UnsupportedError
 from onnxqp.graph import DEFAULT_DOMAINS, put_in_order, subgraphs
 from onnxqp.report.records import ModelSummary
 from onnxqp.wire import Buffer, Light, lighten
@@ -313,34 +309,6 @@ def to_bytes(model: ir.Model) -> bytes:
 # ---- writing ------------------------------------------------------------------------------------------------
 
 
-def check_output(path: Path, *, force: bool, inputs: Sequence[Path] = (), option: str = "--output") -> None:
-    """Refuse an output that is one of the inputs (also through links), that exists, or whose folder is missing.
-
-    `option` is what names it on the command line, for the hints.
-    """
-    try:
-        path.exists()
-    except (OSError, ValueError) as err:  # a name too long, a null character
-        reason = err.strerror if isinstance(err, OSError) else str(err)
-        raise OutputError(f"is no name for a file: {reason}", where=str(path), hint=f"choose another {option}") from err
-    for other in inputs:
-        if path.exists() and other.exists() and path.samefile(other):
-            raise UsageError(
-                f"the output is the same file as {other}", where=str(path), hint=f"choose another {option}"
-            )
-    if path.is_dir():
-        raise OutputError("the output is a folder", where=str(path), hint=f"give a file name with {option}")
-    if path.exists() and not force:
-        raise OutputError(
-            "the output exists", where=str(path), hint=f"pass --force to replace it, or choose another {option}"
-        )
-    folder = path.parent
-    if not folder.is_dir():
-        raise OutputError("the output's folder does not exist", where=str(folder), hint="create it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError("the output's folder cannot be written", where=str(folder), hint=f"choose another {option}")
-
-
 def save(
     model: ir.Model,
     path: str | Path,
@@ -356,76 +324,21 @@ def save(
     hash of its content in its name, so that the old pair stays whole until the new model is in place.
     """
     path = Path(path)
-    check_output(path, force=force, inputs=inputs)
-    try:
-        with sibling_folder(path) as folder:
-            temporary = folder / path.name
-            data = _write(model, temporary)
-            if verify is not None:
-                verify(temporary)
-            for file in (temporary, *([data] if data else [])):
-                _sync(file)
-            old = _external_files(path)
-            if data is not None:
-                data.replace(path.parent / data.name)
-            _rename(temporary, path, force=force)
-            _sync(path.parent)
-            for file in old - ({path.parent / data.name} if data else set()):
-                file.unlink(missing_ok=True)
-    except OSError as err:
-        raise OutputError(
-            f"cannot be written: {err.strerror or err}",
-            where=str(path),
-            hint="check free space and permissions; an earlier file is untouched",
-        ) from err
-
-
-def _rename(temporary: Path, path: Path, *, force: bool) -> None:
-    """Give the finished file its name; without `force` never in place of a file that came up meanwhile."""
-    if not force:
-        try:
-            os.link(temporary, path)
-            return
-        except FileExistsError as err:
-            raise OutputError("another run wrote the output meanwhile", where=str(path), hint="pass --force") from err
-        except OSError:  # a file system without hard links
-            check_output(path, force=False)
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def sibling_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; those that a killed run left behind are removed on the way."""
-    for stale in path.parent.glob(".onnxqp-*"):
-        pid = stale.name.split("-")[1]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".onnxqp-{os.getpid()}-", dir=path.parent))
-    _DRAFTS.add(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _DRAFTS.discard(folder)
-
-
-_DRAFTS: set[Path] = set()  # the temporary folders of this process
-
-
-def remove_drafts() -> None:
-    """Take away what is half-written, in a process that ends without further notice."""
-    for folder in list(_DRAFTS):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    outputs.check(path, force=force, inputs=inputs)
+    with outputs.failing(path), outputs.drafting(path) as folder:
+        draft = folder / path.name
+        data = _write(model, draft)
+        if verify is not None:
+            verify(draft)
+        for file in (draft, *([data] if data else [])):
+            outputs.sync(file)
+        old = _external_files(path)
+        if data is not None:
+            data.replace(path.parent / data.name)
+        outputs.rename(draft, path, force=force)
+        outputs.sync(path.parent)
+        for file in old - ({path.parent / data.name} if data else set()):
+            file.unlink(missing_ok=True)
 
 
 def _write(model: ir.Model, path: Path) -> Path | None:
@@ -459,14 +372,6 @@ def _is_mapped(tensor: ir.TensorProtocol | None) -> bool:
 def _external_files(path: Path) -> set[Path]:
     """Our own data files of an older output of the same name."""
     return set(path.parent.glob(f"{path.name}.????????????.data")) if path.exists() else set()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- what a model is ----------------------------------------------------------------------------------------

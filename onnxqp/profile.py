@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxqp import model as files
+from onnxqp import outputs
 from onnxqp.calibrate.store import model_hash
-from onnxqp.errors import DataError, OutputError, UsageError
+from onnxqp.errors import DataError, UsageError
 from onnxqp.measurements import Measurement, Measurements
 from onnxqp.options import MeasureOptions
 from onnxqp.runtime import versions
@@ -34,8 +33,7 @@ def check(measure: MeasureOptions, force: bool, inputs: Sequence[str | Path | No
         return
     if measure.profile is not None:
         raise UsageError("--profile and --save-profile together would only copy a file", hint="give one of them")
-    known = [Path(item) for item in inputs if item is not None]
-    files.check_output(Path(measure.save_profile), force=force, inputs=known, option="--save-profile")
+    outputs.check(Path(measure.save_profile), force=force, inputs=inputs, option="--save-profile")
 
 
 def measurements(measure: MeasureOptions, subject: Subject) -> Measurements:
@@ -82,18 +80,7 @@ def save(found: Measurements, measure: MeasureOptions, subject: Subject) -> None
             [each.name, [number if math.isfinite(number) else None for number in each.numbers]] for each in found.taken
         ],
     }
-    try:
-        with files.sibling_folder(path) as folder:
-            draft = folder / "profile"
-            with draft.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-    except OSError as err:
-        raise OutputError(
-            f"cannot be written: {err.strerror or err}", where=str(path), hint="check free space and permissions"
-        ) from err
+    outputs.write(path, lambda file: file.write(json.dumps(content, indent=1).encode()))
 
 
 def _read(path: Path) -> dict[str, Any]:

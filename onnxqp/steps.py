@@ -147,12 +147,6 @@ def output_path(subject: Subject, output: str | None, product: str) -> Path | No
     return subject.path.with_name(f"{subject.path.stem}.{product}.onnx")
 
 
-def check_output(path: Path | None, force: bool, inputs: Sequence[str | Path | None]) -> None:
-    """Refuse an impossible output before any work is done."""
-    if path is not None:
-        files.check_output(path, force=force, inputs=[Path(item) for item in inputs if item is not None])
-
-
 def prove_runs(
     candidate: Path | ir.Model, feeds: Sequence[Feed], *, threads: int = 1, optimize: bool = True
 ) -> Session:

@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
     ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
-    ("axes", "errors", "measurements", "options", "plan", "specs", "wire"),
+    ("axes", "errors", "measurements", "options", "outputs", "plan", "specs", "wire"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
 FREE = ("onnxqp.report.records",)  # data only: every room may speak in reports

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -21,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxqp import outputs
 from onnxqp.calibrate.observers import BINS, LEAST_EXPONENT, ChannelMean, Histogram
 from onnxqp.calibrate.statistics import Part, Statistics
-from onnxqp.errors import DataError, OutputError, UsageError
-from onnxqp.model import file_hash, sibling_folder, to_bytes
+from onnxqp.errors import DataError, UsageError
+from onnxqp.model import file_hash, to_bytes
 
 SUFFIX = ".npz"
 FORMAT = "onnxqp calibration"
@@ -63,18 +63,7 @@ def check_name(path: Path) -> None:
 def save(statistics: Statistics, path: Path) -> None:
     """Write the file, whole or not at all; raises OutputError."""
     check_name(path)
-    try:
-        with sibling_folder(path) as folder:
-            draft = folder / path.name
-            with draft.open("wb") as file:
-                np.savez(file, allow_pickle=False, **_pack(statistics))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-    except OSError as err:
-        raise OutputError(
-            f"cannot be written: {err.strerror or err}", where=str(path), hint="check free space and permissions"
-        ) from err
+    outputs.write(path, lambda file: np.savez(file, allow_pickle=False, **_pack(statistics)))
 
 
 def _pack(statistics: Statistics) -> Arrays:

@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from onnxqp import outputs
 from onnxqp.cli import github, streams
 from onnxqp.cli.usage import explain
 from onnxqp.errors import (
@@ -200,8 +201,6 @@ def _impatience(invocation: Invocation) -> Iterator[None]:
 def _wait(reader: int, invocation: Invocation) -> None:
     told = os.read(reader, 1)
     if told and not select.select([reader], [], [], _PATIENCE)[0]:
-        files = sys.modules.get("onnxqp.model")
-        if files is not None:
-            files.remove_drafts()
+        outputs.remove_drafts()
         os._exit(_report(Stopped(told[0]), invocation))
     os.close(reader)

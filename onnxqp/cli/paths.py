@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from onnxqp.errors import OutputError, UsageError
+from onnxqp import outputs
+from onnxqp.errors import UsageError
 
 # Never read as data, though they may lie in a data folder: `--data . -o model.int8.onnx`.
 _NO_DATA = (".onnx", ".md", ".xml", ".html")
@@ -29,9 +30,9 @@ def check(
     sources = [(Path(model), "the model") for model in models]
     sources += [(path, "data") for spec in data if spec for path in _data_paths(spec)]
     written: list[tuple[Path, str]] = []
-    outputs = [(output, "--output"), (saved, "--save-calibration"), (profile, "--save-profile")]
-    outputs += [(report, "--report") for report in reports]
-    for name, what in ((name, what) for name, what in outputs if name):
+    named = [(output, "--output"), (saved, "--save-calibration"), (profile, "--save-profile")]
+    named += [(report, "--report") for report in reports]
+    for name, what in ((name, what) for name, what in named if name):
         path = Path(name)
         for other, role in [*sources, *written]:
             if _same(path, other) or (role == "data" and _inside(path, other)):
@@ -40,7 +41,7 @@ def check(
                 )
         written.append((path, what))
     for report in reports:
-        _check_folder(Path(report))
+        outputs.check(Path(report), force=True, option="--report", what="report")
 
 
 def _data_paths(spec: str) -> Iterator[Path]:
@@ -82,20 +83,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name too long or with a null character is no file
         return False
-
-
-def _check_folder(report: Path) -> None:
-    try:
-        report.exists()
-    except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) else str(err)
-        raise OutputError(
-            f"is no name for a report: {reason}", where=str(report), hint="choose another --report"
-        ) from err
-    if report.is_dir():
-        raise OutputError("the report is a folder", where=str(report), hint="give a file name with --report")
-    folder = report.parent
-    if not folder.is_dir():
-        raise OutputError("the report's folder does not exist", where=str(folder), hint="create it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError("the report's folder cannot be written", where=str(folder), hint="choose another --report")

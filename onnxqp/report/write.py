@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from onnxqp.errors import OutputError, UsageError
+from onnxqp import outputs
+from onnxqp.errors import UsageError
 from onnxqp.report import html, junit, markdown
 from onnxqp.report.records import Report
 
@@ -42,34 +40,4 @@ def write(report: Report, path: Path) -> None:
     """Write the view that the suffix of `path` names; an older report there is replaced at the very end."""
     check_suffix(path)
     content = _VIEWS[path.suffix.lower()](report)
-    try:
-        _replace(path, content)
-    except OSError as err:
-        raise OutputError(
-            f"the report cannot be written: {err.strerror or err}",
-            where=str(path),
-            hint="check that the folder exists, its permissions and free space",
-        ) from err
-
-
-def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".onnxqp-{os.getpid()}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _umask() -> int:
-    """The process's mask: a temporary file is private, a report is as any other file."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    outputs.write(path, lambda file: file.write(content), what="report")

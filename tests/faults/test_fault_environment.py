@@ -127,7 +127,7 @@ def test_two_runs_at_once_on_one_output(place: Place) -> None:
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --force, also where another run was faster by a moment."""
-    from onnxqp import model
+    from onnxqp import outputs
 
     place.put(network())
     (place.folder / "m.pruned.onnx").unlink()
@@ -135,7 +135,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(place: Place, monke
     def meanwhile(path: Path) -> None:
         (place.folder / "m.pruned.onnx").write_bytes(OLD)
 
-    monkeypatch.setattr(model, "_sync", meanwhile)
+    monkeypatch.setattr(outputs, "sync", meanwhile)
     ran = place.run("prune", "m.onnx", "--ratio", "0.5", "--no-validate")
     assert ran.code == 6
     assert (place.folder / "m.pruned.onnx").read_bytes() == OLD
