@@ -36,6 +36,11 @@ def constant(value: ir.Value | None) -> npt.NDArray[Any] | None:
     return None
 
 
+def tensor_bytes(value: ir.Value) -> int:
+    """Bytes of an initializer; 0 for any other value."""
+    return 0 if value.const_value is None else value.const_value.nbytes
+
+
 def is_constant(value: ir.Value | None) -> bool:
     """Whether `constant` has an array for it, without reading the array."""
     if value is None or value.is_graph_input():

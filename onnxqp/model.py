@@ -20,24 +20,17 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnxqp import integrity, outputs
+from onnxqp import integrity, outputs, protos
 from onnxqp.errors import ModelError, UnsupportedError
-from onnxqp.graph import DEFAULT_DOMAINS, put_in_order, subgraphs
+from onnxqp.graph import put_in_order
 from onnxqp.report.records import ModelSummary
 from onnxqp.wire import Buffer, Light, lighten
 
-# Above this many bytes of weights the file would come near protobuf's limit of 2 GB: they get a file of their own.
-EMBED_LIMIT = 1_500_000_000
 # Weights that came in a file of their own go back into one, unless they are small.
 EXTERNAL_LIMIT = 64_000_000
 PROTOBUF_LIMIT = 2**31 - 1
 # From this size on a file's weights of at least so many bytes each stay in it, memory-mapped.
 MAPPED_FILE = 16_000_000
-_MAPPED_TENSOR = 1 << 16
-_MAPPED_DTYPES = {
-    kind.value: kind.numpy().newbyteorder("<")
-    for kind in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8)
-}
 DENSE_LIMIT = 1 << 28  # elements of a sparse weight once it is unpacked
 _HINT = "export the model again, with dense weights"
 
@@ -65,7 +58,7 @@ def load(path: str | Path) -> ir.Model:
     """
     path = Path(path)
     content = _content(path)
-    light = lighten(content, _MAPPED_TENSOR) if isinstance(content, memoryview) else None
+    light = lighten(content, protos.LARGE_TENSOR) if isinstance(content, memoryview) else None
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(bytes(content) if light is None else light.content)
@@ -101,7 +94,7 @@ def _mapped(proto: onnx.ModelProto, content: Buffer, light: Light) -> dict[int, 
     names = Counter(tensor.name for tensor in proto.graph.initializer)
     for index, (offset, length) in light.weights.items():
         tensor = proto.graph.initializer[index]
-        dtype = _MAPPED_DTYPES.get(tensor.data_type)
+        dtype = protos.ARRAY_DTYPES.get(tensor.data_type)
         if dtype is None or names[tensor.name] > 1 or length != math.prod(tensor.dims) * dtype.itemsize:
             tensor.raw_data = bytes(content[offset : offset + length])
         else:
@@ -204,106 +197,9 @@ def clone(model: ir.Model) -> ir.Model:
     return copy
 
 
-def tensor_bytes(value: ir.Value) -> int:
-    return 0 if value.const_value is None else value.const_value.nbytes
-
-
-def to_proto(model: ir.Model) -> onnx.ModelProto:
-    """The whole model as one proto, weights inside."""
-    total = sum(tensor_bytes(value) for value in model.graph.initializers.values())
-    if total >= EMBED_LIMIT:
-        raise UnsupportedError(
-            f"{total} bytes of weights do not fit into one protobuf message",
-            hint="keep the weights in external data",
-        )
-    proto = ir.to_proto(model)
-    external = {
-        value.name: value.const_value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if isinstance(value.const_value, ir.ExternalTensor)
-    }
-    for tensor in integrity.tensors(proto) if external else ():
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and tensor.name in external:
-            tensor.raw_data = external[tensor.name].tobytes()
-            tensor.ClearField("data_location")
-            tensor.ClearField("external_data")
-    return proto
-
-
-def proto_and_weights(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, npt.NDArray[Any]]]:
-    """The model as a proto whose large weights are said to be elsewhere, and these by name, not copied.
-
-    They are those of the graph itself whose types numpy knows; what lies in files and is none of them is left there.
-    """
-    large: dict[str, npt.NDArray[Any]] = {}
-    kept: list[tuple[ir.Value, ir.TensorProtocol]] = []
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and tensor.nbytes >= _MAPPED_TENSOR and tensor.dtype.value in _MAPPED_DTYPES:
-            array = tensor.numpy()
-            if array.flags.c_contiguous and array.dtype.isnative:
-                large[value.name or ""] = array
-                kept.append((value, tensor))
-    try:
-        for value, tensor in kept:
-            shape = ir.Shape(tensor.shape.numpy())
-            value.const_value = ir.ExternalTensor(
-                "elsewhere", 0, tensor.nbytes, tensor.dtype, shape=shape, name=value.name or ""
-            )
-        return ir.to_proto(model) if model.functions else _bare(model), large
-    finally:
-        for value, tensor in kept:
-            value.const_value = tensor
-
-
-def _bare(model: ir.Model) -> onnx.ModelProto:
-    """What runs of a model without functions: no shapes of inner values but those that only their maker knows."""
-    proto = onnx.ModelProto(ir_version=model.ir_version)
-    for domain, version in model.opset_imports.items():
-        proto.opset_import.add(domain=domain, version=version)
-    graph = proto.graph
-    graph.name = model.graph.name or "graph"
-    for value in model.graph.inputs:
-        ir.serde.serialize_value_into(graph.input.add(), value)
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            value.const_value.name = value.name
-            ir.serde.serialize_tensor_into(graph.initializer.add(), value.const_value)
-    for node in model.graph:
-        ir.serde.serialize_node_into(graph.node.add(), node)
-        for output in node.outputs if node.domain not in DEFAULT_DOMAINS else ():
-            if output.name and output.type is not None and not output.is_graph_output():
-                ir.serde.serialize_value_into(graph.value_info.add(), output)
-    for value in model.graph.outputs:
-        ir.serde.serialize_value_into(graph.output.add(), value)
-    return proto
-
-
-def lean(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
-    """Leave out of a proto of `model` what every reader finds out by itself.
-
-    Those are the shapes of inner values, which follow from those of the inputs except behind operators that only their
-    maker knows.
-    """
-    _lean_graph(proto.graph, model.graph)
-    return proto
-
-
-def _lean_graph(written: onnx.GraphProto, graph: ir.Graph) -> None:
-    inferred = {value.name for node in graph if node.domain in DEFAULT_DOMAINS for value in node.outputs}
-    inferred |= set(graph.initializers)
-    kept = [info for info in written.value_info if info.name not in inferred]
-    del written.value_info[:]
-    written.value_info.extend(kept)
-    for node, found in zip(graph, written.node, strict=True):
-        for inner, body in zip(integrity.bodies(found), subgraphs(node), strict=True):
-            _lean_graph(inner, body)
-
-
 def to_bytes(model: ir.Model) -> bytes:
     """The whole model as the bytes of a file, deterministic, weights inside."""
-    return bytes(to_proto(model).SerializeToString(deterministic=True))
+    return bytes(protos.to_proto(model).SerializeToString(deterministic=True))
 
 
 # ---- writing ------------------------------------------------------------------------------------------------
@@ -346,15 +242,15 @@ def _write(model: ir.Model, path: Path) -> Path | None:
     tensors = [value.const_value for value in model.graph.initializers.values()]
     total = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     external = any(isinstance(tensor, ir.ExternalTensor) or _is_mapped(tensor) for tensor in tensors)
-    if total < EMBED_LIMIT and not (external and total > EXTERNAL_LIMIT):
-        path.write_bytes(lean(to_proto(model), model).SerializeToString(deterministic=True))
+    if total < protos.EMBED_LIMIT and not (external and total > EXTERNAL_LIMIT):
+        path.write_bytes(protos.lean(protos.to_proto(model), model).SerializeToString(deterministic=True))
         return None
     draft = f"{path.name}.data"
     ir.save(model, path, external_data=draft, max_workers=1)
     digest = file_hash(path.parent / draft)[:12]
     data = path.parent / f"{path.name}.{digest}.data"
     (path.parent / draft).rename(data)
-    proto = lean(onnx.load_model(str(path), load_external_data=False), model)
+    proto = protos.lean(onnx.load_model(str(path), load_external_data=False), model)
     for tensor in proto.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":

@@ -23,7 +23,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxqp.errors import DataError, ModelError, OnnxqpError, ResourceError, UnsupportedError
-from onnxqp.model import proto_and_weights
+from onnxqp.protos import proto_and_weights
 from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model

@@ -34,7 +34,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "steps",
     ),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
-    ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "runtime", "targets"),
+    ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "protos", "runtime", "targets"),
     ("axes", "errors", "measurements", "options", "outputs", "plan", "specs", "wire"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
@@ -45,6 +45,7 @@ ONLY = {
     "onnxruntime": ("onnxqp.runtime", "onnxqp.probe.child"),
     "onnx": (
         "onnxqp.model",
+        "onnxqp.protos",
         "onnxqp.integrity",
         "onnxqp.runtime",
         "onnxqp.probe.child",

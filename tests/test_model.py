@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxqp import model as files
+from onnxqp import protos
 from onnxqp.errors import ModelError, OutputError, UnsupportedError, UsageError
 from onnxqp.runtime import Session, ceilings
 
@@ -178,7 +179,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_large_model_gets_a_data_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "EMBED_LIMIT", 16)
+    monkeypatch.setattr(protos, "EMBED_LIMIT", 16)
     source = tmp_path / "in.onnx"
     onnx.save(small_proto(), source)
     out = tmp_path / "out.onnx"

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxqp import model as files
+from onnxqp import protos
 from onnxqp.errors import DataError, ModelError, UnsupportedError
 from onnxqp.runtime import Session, ceilings, cpu, optimized_graph, versions
 
@@ -111,7 +112,7 @@ def test_large_weights_are_read_where_they_lie() -> None:
     product.outputs[0].name = "product"
     model.graph.insert_before(relu, product)
     relu.replace_input_with(0, product.outputs[0])
-    light, large = files.proto_and_weights(model)
+    light, large = protos.proto_and_weights(model)
     assert len(light.SerializeToString()) < 1000 < array.nbytes
     assert large.keys() == {"w"}
     assert value.const_value is not None

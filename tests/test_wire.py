@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxqp import model as files
+from onnxqp import protos
 from onnxqp.errors import ModelError
 from onnxqp.wire import lighten
 
@@ -77,9 +78,9 @@ def test_a_large_file_is_mapped_and_says_the_same(tmp_path: Path) -> None:
         value = loaded.graph.initializers[tensor.name].const_value
         assert value is not None
         np.testing.assert_array_equal(value.numpy(), numpy_helper.to_array(tensor))
-    light, large = files.proto_and_weights(loaded)
+    light, large = protos.proto_and_weights(loaded)
     assert large.keys() == {"w0", "w1", "w2"}
-    assert files.to_proto(loaded).graph.initializer[0].raw_data == proto.graph.initializer[0].raw_data
+    assert protos.to_proto(loaded).graph.initializer[0].raw_data == proto.graph.initializer[0].raw_data
     assert len(light.SerializeToString()) < 2000
 
 

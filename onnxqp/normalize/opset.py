@@ -6,7 +6,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxqp.graph import constant, iterate
-from onnxqp.normalize.light import LOWEST_IR, light_proto
+from onnxqp.protos import LOWEST_IR, light_proto
 from onnxqp.specs import Note
 
 PER_CHANNEL_OPSET = 13  # DequantizeLinear got its `axis` there

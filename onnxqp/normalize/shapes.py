@@ -11,8 +11,8 @@ from onnxqp import ops
 from onnxqp.graph import FOLDED, add_initializer, constant, is_constant, subgraphs
 from onnxqp.integrity import bodies
 from onnxqp.normalize.alike import infer_alike
-from onnxqp.normalize.light import light_proto
 from onnxqp.ops.operator import Elements
+from onnxqp.protos import light_proto
 
 _LONGEST = 64  # elements of an integer tensor that can still be a shape
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, unique_name
-from onnxqp.model import tensor_bytes
+from onnxqp.graph import add_initializer, constant, tensor_bytes, unique_name
 
 OPSET = 13  # Slice, CumSum and BitShift are older
 NODES = 900  # bytes that the nodes, their names and their small constants take

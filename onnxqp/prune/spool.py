@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.model import tensor_bytes
+from onnxqp.graph import tensor_bytes
 
 LARGE = 256_000_000  # bytes of weights: below that, memory is faster and enough
 SMALLEST = 1 << 20  # bytes of one tensor that is worth a file

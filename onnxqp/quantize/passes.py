@@ -20,9 +20,9 @@ from onnxqp.calibrate.observers import Histogram, MinMax
 from onnxqp.calibrate.ranges import Range, minmax
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import ModelError, UnsupportedError
-from onnxqp.graph import constant, dims, iterate, op_name
+from onnxqp.graph import constant, dims, iterate, op_name, tensor_bytes
 from onnxqp.measurements import Measurements
-from onnxqp.model import clone, tensor_bytes
+from onnxqp.model import clone
 from onnxqp.normalize.precision import float32_form
 from onnxqp.ops import rule_for
 from onnxqp.options import QuantizeOptions

@@ -163,9 +163,9 @@ def test_the_result_of_a_good_one_stands_alone(place: Place) -> None:
 
 def test_more_weights_than_fit_into_a_file_get_a_second_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have their names at once, and a second run replaces both."""
-    from onnxqp import model
+    from onnxqp import protos
 
-    monkeypatch.setattr(model, "EMBED_LIMIT", 1000)
+    monkeypatch.setattr(protos, "EMBED_LIMIT", 1000)
     external(place)
     before = place.files().keys()
     for seed in ("0", "1"):

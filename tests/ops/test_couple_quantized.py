@@ -10,9 +10,10 @@ import pytest
 from onnx import TensorProto
 from prune_checks import Build, pinned, prunes
 
-from onnxqp.model import from_proto, to_proto
+from onnxqp.model import from_proto
 from onnxqp.normalize import normalize
 from onnxqp.options import PruneOptions, QuantizeOptions
+from onnxqp.protos import to_proto
 from onnxqp.prune import PruneResult, plan, prune_model
 from onnxqp.quantize import quantize_model
 from onnxqp.runtime import Session

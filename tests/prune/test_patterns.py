@@ -13,9 +13,10 @@ from prune_checks import Build
 
 import onnxqp
 from onnxqp.errors import UnsupportedError, UsageError
-from onnxqp.model import from_proto, to_bytes, to_proto
+from onnxqp.model import from_proto, to_bytes
 from onnxqp.normalize import normalize
 from onnxqp.options import PruneOptions, Selection
+from onnxqp.protos import to_proto
 from onnxqp.prune import make_sparse
 from onnxqp.prune.packed import pack_zeros
 from onnxqp.prune.patterns import SparseResult, n_of_m
