@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
-from onnxqp.cli import options, paths
+from onnxqp.cli import options
 from onnxqp.cli.command import Command
+from onnxqp.cli.rewrite import rewrite
 from onnxqp.cli.screen import Screen
-from onnxqp.cli.settings import the_model
 from onnxqp.options import CompressOptions, DataOptions, Gates, MeasureOptions, WriteOptions
 
 
@@ -47,16 +49,5 @@ def compress(
     """
     from onnxqp import api
 
-    source = the_model(model)
-    paths.check(
-        models=[source],
-        data=[data.data, data.eval, measure.profile],
-        output=write.output,
-        profile=measure.save_profile,
-        reports=screen.reports,
-    )
-    with screen.progress() as progress:
-        result = api.compress(
-            source, options=how, data=data, measure=measure, gates=gates, write=write, progress=progress
-        )
-    return screen.show(result.report, every=write.dry_run, groups=write.dry_run)
+    work = functools.partial(api.compress, options=how)
+    return rewrite(work, model, data, measure, gates, write, screen)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import click
 
-from onnxqp.cli import options, paths
+from onnxqp.cli import options
 from onnxqp.cli.command import Command
+from onnxqp.cli.rewrite import rewrite
 from onnxqp.cli.screen import Screen
-from onnxqp.cli.settings import the_model
 from onnxqp.options import DataOptions, Gates, MeasureOptions, PruneOptions, WriteOptions
 
 
@@ -43,14 +45,5 @@ def prune(
     """
     from onnxqp import api
 
-    source = the_model(model)
-    paths.check(
-        models=[source],
-        data=[data.data, data.eval, measure.profile],
-        output=write.output,
-        profile=measure.save_profile,
-        reports=screen.reports,
-    )
-    with screen.progress() as progress:
-        result = api.prune(source, options=how, data=data, measure=measure, gates=gates, write=write, progress=progress)
-    return screen.show(result.report, groups=write.dry_run)
+    work = functools.partial(api.prune, options=how)
+    return rewrite(work, model, data, measure, gates, write, screen)
