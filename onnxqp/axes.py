@@ -153,7 +153,10 @@ class AxisLabels:
     Values and nodes are known by name, so that what was found here holds for every copy of the graph.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Collection[str] = ()) -> None:
+        self.whole = frozenset(whole)  # nodes whose blocks (heads, groups of a convolution) go as a whole, or stay
+        self.blocks: dict[str, list[Labels]] = {}  # by nodes that split axes: blocks that could also go as a whole
+        self.clashes: list[Labels] = []  # of channels in blocks, where others have the blocks themselves as channels
         self._count = 0
         self._ties: list[tuple[Labels, Labels]] = []
         self._families: dict[str, tuple[Family, ...]] = {}
@@ -201,6 +204,18 @@ class AxisLabels:
         """Every block, a row of `blocks[block, position]`, keeps the same number of positions, and at least one."""
         if blocks.shape[0] > 1:
             self.balances.append(blocks.reshape(blocks.shape[0], -1))
+
+    def split(self, node: ir.Node, blocks: Labels) -> bool:
+        """A node splits an axis into the rows of `blocks`. True where rows go as a whole, and are tied for it; else
+        every row must keep the same number."""
+        name = node.name or ""
+        rows = blocks.reshape(blocks.shape[0], -1)
+        if name in self.whole:
+            self.tie(rows[:, :1], rows)
+            return True
+        self.blocks.setdefault(name, []).append(rows)
+        self.balance(rows)
+        return False
 
     def coarsen(self, family: Family, keep: Collection[Name]) -> Family:
         """The family over those of its axes that are in `keep`: labels that differ only along the others are tied.
@@ -353,6 +368,10 @@ class Cut:
         self._labels = labels
         self._removed = removed
         self._masks: dict[str, list[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]] = {}
+
+    def whole(self, node: ir.Node) -> bool:
+        """Whether the blocks of a node go as a whole."""
+        return node.name in self._labels.whole
 
     def masks(self, value: ir.Value | str | None) -> list[tuple[tuple[int, ...], npt.NDArray[np.bool_]]]:
         """For every family of `value` that loses something: its axes, and True where a slice is kept."""

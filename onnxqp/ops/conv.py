@@ -31,7 +31,7 @@ class Conv(Operator):
         couple_conv(node, labels)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
-        resize_depthwise(node, cut)
+        resize_groups(node, cut)
 
     def macs(self, node: ir.Node) -> int:
         weight = node.inputs[1]
@@ -69,7 +69,7 @@ class ConvTranspose(Operator):
         labels.weigh(node, 1, produced=1, consumed=0)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
-        resize_depthwise(node, cut)
+        resize_groups(node, cut, transposed=True)
 
     def macs(self, node: ir.Node) -> int:
         weight = node.inputs[1]
@@ -108,13 +108,14 @@ def _names(node: ir.Node, weight: tuple[str, str]) -> dict[int, list[Name | None
     return names
 
 
-def resize_depthwise(node: ir.Node, cut: Cut) -> None:
-    """A depthwise convolution has as many groups as channels; other group counts stay."""
-    group = attribute_int(node, "group", 1)
-    if group > 1 and dims_of(node.inputs[0])[1] == group:
-        channels = cut.size(node.inputs[0], 1)
-        if channels is not None:
-            node.attributes["group"] = ir.AttrInt64("group", channels)
+def resize_groups(node: ir.Node, cut: Cut, weight: int = 1, *, transposed: bool = False) -> None:
+    """As many groups as channels are left for: depthwise, or where whole groups went; else their number stays."""
+    if attribute_int(node, "group", 1) == 1:
+        return
+    image = node.outputs[0] if transposed else node.inputs[0]  # of which each group has as many as the weight's axis 1
+    sizes = [cut.size(value, 1) or dims_of(value)[1] for value in (image, node.inputs[weight])]
+    if sizes[0] and sizes[1]:
+        node.attributes["group"] = ir.AttrInt64("group", sizes[0] // sizes[1])
 
 
 def _windows(node: ir.Node, *, transposed: bool) -> Windows | None:

@@ -38,15 +38,15 @@ class Layer:
     def consume(self, axis: int) -> None:
         self.labels.consume(self.node, self.weight_index, axis, Reduction.SUM, self.zero)
 
-    def weigh(self, produced: int | None, consumed: int) -> None:
+    def weigh(self, produced: int | None, consumed: int | None) -> None:
         self.labels.weigh(self.node, self.weight_index, produced=produced, consumed=consumed, scale=self.scale)
 
 
 def couple_grouped(layer: Layer, *, transposed: bool) -> None:
     """Group convolution: weight (out, in / group, ...), or (in, out / group, ...) when `transposed`.
 
-    Input and output channels come in `group` blocks that must keep the same number. With one input channel per group
-    (depthwise) an output channel goes with its input channel.
+    Input and output channels come in `group` blocks that must keep the same number, or go as a whole. With one input
+    channel per group (depthwise) an output channel goes with its input channel.
     """
     node, labels, group = layer.node, layer.labels, layer.group
     data, shape = node.inputs[0], dims_of(layer.weight)
@@ -57,8 +57,11 @@ def couple_grouped(layer: Layer, *, transposed: bool) -> None:
     for axis in (0, *range(2, len(shape))):
         labels.freeze(data, axis, pin)
     entering = channel_labels(labels, data, 1)
+    whole = node.name in labels.whole and entering is not None and labels.family(layer.weight, 1) is None
     if local == 1 and (not transposed or rows == group):
         leaving = _depthwise(layer, entering, rows // group)
+    elif whole and entering is not None:
+        leaving = _whole(layer, entering, transposed=transposed)
     elif transposed:
         leaving = _transposed(layer, entering)
     else:
@@ -90,11 +93,22 @@ def _plain(layer: Layer, entering: Labels | None) -> Labels:
     labels, group = layer.labels, layer.group
     layer.weigh(0, 1)
     leaving = _rows(layer)
-    labels.balance(leaving.reshape(group, -1))
+    labels.split(layer.node, leaving.reshape(group, -1))
     if entering is not None:
-        labels.balance(entering.reshape(group, -1))
+        labels.split(layer.node, entering.reshape(group, -1))
     _local(layer, entering)
     return leaving
+
+
+def _whole(layer: Layer, entering: Labels, *, transposed: bool) -> Labels:
+    """All channels of a group go, in and out: nothing that stays has met them."""
+    labels, group, weight = layer.labels, layer.group, layer.weight
+    there = _rows(layer)
+    labels.split(layer.node, np.concatenate([entering.reshape(group, -1), there.reshape(group, -1)], axis=1))
+    labels.freeze(weight, 1, Pin(layer.node.op_type, layer.node.name or "", "groups go as a whole"))
+    layer.weigh(0, None)
+    local = dims_of(weight)[1] or 1
+    return np.repeat(there.reshape(group, -1)[:, 0], local) if transposed else there
 
 
 def _transposed(layer: Layer, entering: Labels | None) -> Labels | None:
@@ -105,14 +119,15 @@ def _transposed(layer: Layer, entering: Labels | None) -> Labels | None:
         _freeze(layer, 0)
     else:
         labels.tie(_rows(layer), entering)
-        labels.balance(entering.reshape(group, -1))
+        labels.split(layer.node, entering.reshape(group, -1))
         layer.consume(0)
     local = dims_of(weight)[1] or 1
     if local == 1 or labels.family(weight, 1) is not None:
         _freeze(layer, 1)
+        labels.blocks.setdefault(layer.node.name or "", []).append(np.zeros((group, 0), np.int64))
         return None
     leaving = labels.fresh(group * local)
-    labels.balance(leaving.reshape(group, -1))
+    labels.split(layer.node, leaving.reshape(group, -1))
     _local(layer, leaving, consumed=False)
     return leaving
 

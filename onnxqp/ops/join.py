@@ -227,6 +227,7 @@ class _Join:
             )
             if free or name in outer:
                 self.labels.pin_because(family.labels, self.reason_free(name))
+                self.labels.clashes += [each.labels for each in self.merged.values() if name in each.outer]
 
     def record(self, reduction: Reduction, statistic: Collection[Name]) -> None:
         """Note where each used-up axis is consumed: at a constant operand if there is one."""

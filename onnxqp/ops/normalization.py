@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple
+from onnxqp.axes import AxisLabels, CannotCouple, Cut
 from onnxqp.graph import attribute_int, attribute_ints, constant
 from onnxqp.ops import folding, quantizing
-from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape
+from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape, tie_axis
 from onnxqp.ops.operator import Affine, Operator
 from onnxqp.specs import Role
 
@@ -83,7 +83,7 @@ class LayerNormalization(Normalization):
 
 
 class GroupNormalization(Normalization):
-    """Channels tie to scale and bias, where each has its own; every group keeps as many, and statistics of those."""
+    """Channels tie to scale and bias; every group keeps as many, or goes as a whole; statistics are of what is left."""
 
     op_types: ClassVar[tuple[str, ...]] = ("GroupNormalization",)
     channels_first: ClassVar[bool] = True
@@ -94,11 +94,21 @@ class GroupNormalization(Normalization):
         if data is None:
             raise CannotCouple("a GroupNormalization of nothing")
         each = dims_of(node.inputs[1]) == (dims_of(data)[1],)  # until opset 21 one number for each group
+        whole = node.name in labels.whole
         vectors = {1: image[1:2], 2: image[1:2]} if each else {}
-        join(labels, node, {0: image, **vectors}, {0: image}, statistic=image[1:])
+        join(labels, node, {0: image, **vectors}, {0: image}, statistic=image[2:] if whole else image[1:])
         channels = channel_labels(labels, data, 1)
-        if channels is not None:
-            labels.balance(channels.reshape(groups, -1))
+        if channels is None:
+            return
+        labels.split(node, channels.reshape(groups, -1))
+        for index in (1, 2) if whole and not each else ():
+            tie_axis(labels, node, index, 0, channels.reshape(groups, -1)[:, 0])
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        channels, before = cut.size(node.inputs[0], 1), dims_of(node.inputs[0])[1]
+        if channels and before and cut.whole(node):
+            groups = node.attributes["num_groups"].as_int() * channels // before
+            node.attributes["num_groups"] = ir.AttrInt64("num_groups", groups)
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)

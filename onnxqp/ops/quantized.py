@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Name, Pin, Scale, Zero
 from onnxqp.graph import attribute_int, constant
 from onnxqp.ops.concat import couple_joined
-from onnxqp.ops.conv import image_names, resize_depthwise
+from onnxqp.ops.conv import image_names, resize_groups
 from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.elementwise import Elementwise, hand_down
 from onnxqp.ops.grouped import Layer, couple_grouped
@@ -129,7 +129,7 @@ class IntegerConv(_Quantized):
         labels.weigh(node, weight, produced=0, consumed=1, scale=scale)
 
     def resize(self, node: ir.Node, cut: Cut) -> None:
-        resize_depthwise(node, cut)
+        resize_groups(node, cut, 3 if node.op_type == "QLinearConv" else 1)
 
     def macs(self, node: ir.Node) -> int:
         weight = node.inputs[3 if node.op_type == "QLinearConv" else 1]

@@ -181,9 +181,21 @@ def _reshape_family(
     if made is not None and behind and len(made.axes) > 1:
         family = labels.coarsen(family, [axis for axis in family.axes if axis not in behind])
         made = _reshaped(node, labels, family, segments, before, after)
-    if made is not None and len(made.axes) > 1:
+    if made is None or len(made.axes) == 1:
+        return made
+    if made.axes[-2] not in home.after:
         labels.balance(made.labels.reshape(-1, made.labels.shape[-1]))
+    elif labels.split(node, made.labels.reshape(-1, made.labels.shape[-1])):
+        return _whole(labels, made)
     return made
+
+
+def _whole(labels: AxisLabels, family: Family) -> Family:
+    """Heads as channels: the family over the blocks, whose labels are tied along the axis inside them."""
+    family = labels.coarsen(family, family.axes[:-1])
+    if len(family.axes) > 1:
+        labels.balance(family.labels.reshape(-1, family.labels.shape[-1]))
+    return family
 
 
 def _behind(axes: Sequence[Name], home: Segment) -> set[Name]:

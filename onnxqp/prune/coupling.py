@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx_ir as ir
 from onnx_ir.traversal import RecursiveGraphIterator
@@ -14,13 +14,14 @@ from onnxqp.ops.join import is_weight
 from onnxqp.prune.states import find_states, label_state, settle_states
 
 
-def label_axes(graph: ir.Graph) -> AxisLabels:
+def label_axes(graph: ir.Graph, whole: Collection[str] = ()) -> AxisLabels:
     """The axis labels of a normalised graph: nodes in topological order, all values named and as far as known shaped.
 
     Graph inputs and outputs are never cut, but for recurrent states that a caller keeps. The bodies of If, Loop and
-    Scan are labelled where they stand, as they read values of the graph around them.
+    Scan are labelled where they stand, as they read values of the graph around them. At the nodes named in `whole`,
+    blocks (heads, groups of a convolution) are units of their own: they go as a whole.
     """
-    labels = AxisLabels()
+    labels = AxisLabels(whole)
     labels.images = image_values(graph)
     states = find_states(graph)
     for state in states:

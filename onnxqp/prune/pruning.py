@@ -16,13 +16,13 @@ from onnxqp.options import PruneOptions
 from onnxqp.prune.apply import cut_model, never_empty
 from onnxqp.prune.budgets import DOUBTS, SAME, SMALL, Budget, Clock, budget_of, count_macs
 from onnxqp.prune.cost import channel_macs
-from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import opened, prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
 from onnxqp.prune.states import state_notes
+from onnxqp.prune.units import label_units
 from onnxqp.report.records import Group, Proof, Pruning
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
@@ -100,9 +100,8 @@ def plan(
     `clock` times a pruned model, as a share of the original's time, for `latency_ratio`.
     """
     check(options)
-    labels = label_axes(model.graph)
     order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
-    grouping = find_groups(model.graph, labels, options.selection, order)
+    labels, grouping = label_units(model.graph, options.selection, order)
     scorer = scorer or criterion_scorer(options.criterion)
     if scorer is not None:
         measured = scorer(model, labels, grouping)
