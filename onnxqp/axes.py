@@ -208,14 +208,17 @@ class AxisLabels:
     def split(self, node: ir.Node, blocks: Labels) -> bool:
         """A node splits an axis into the rows of `blocks`. True where rows go as a whole, and are tied for it; else
         every row must keep the same number."""
-        name = node.name or ""
         rows = blocks.reshape(blocks.shape[0], -1)
-        if name in self.whole:
+        if node.name in self.whole:
             self.tie(rows[:, :1], rows)
             return True
-        self.blocks.setdefault(name, []).append(rows)
+        self.offer(node, rows)
         self.balance(rows)
         return False
+
+    def offer(self, node: ir.Node, blocks: Labels) -> None:
+        """The rows of `blocks` could go as a whole at a node, should it be named in `whole`."""
+        self.blocks.setdefault(node.name or "", []).append(blocks)
 
     def coarsen(self, family: Family, keep: Collection[Name]) -> Family:
         """The family over those of its axes that are in `keep`: labels that differ only along the others are tied.

@@ -93,9 +93,9 @@ def _plain(layer: Layer, entering: Labels | None) -> Labels:
     labels, group = layer.labels, layer.group
     layer.weigh(0, 1)
     leaving = _rows(layer)
-    labels.split(layer.node, leaving.reshape(group, -1))
+    _even(layer, leaving)
     if entering is not None:
-        labels.split(layer.node, entering.reshape(group, -1))
+        _even(layer, entering)
     _local(layer, entering)
     return leaving
 
@@ -119,17 +119,24 @@ def _transposed(layer: Layer, entering: Labels | None) -> Labels | None:
         _freeze(layer, 0)
     else:
         labels.tie(_rows(layer), entering)
-        labels.split(layer.node, entering.reshape(group, -1))
+        _even(layer, entering)
         layer.consume(0)
     local = dims_of(weight)[1] or 1
     if local == 1 or labels.family(weight, 1) is not None:
         _freeze(layer, 1)
-        labels.blocks.setdefault(layer.node.name or "", []).append(np.zeros((group, 0), np.int64))
+        labels.offer(layer.node, np.zeros((group, 0), np.int64))
         return None
     leaving = labels.fresh(group * local)
-    labels.split(layer.node, leaving.reshape(group, -1))
+    _even(layer, leaving)
     _local(layer, leaving, consumed=False)
     return leaving
+
+
+def _even(layer: Layer, channels: Labels) -> None:
+    """Every group keeps as many of its channels."""
+    blocks = channels.reshape(layer.group, -1)
+    layer.labels.balance(blocks)
+    layer.labels.offer(layer.node, blocks)
 
 
 def _rows(layer: Layer) -> Labels:
