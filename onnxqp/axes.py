@@ -157,6 +157,7 @@ class AxisLabels:
         self.whole = frozenset(whole)  # nodes whose blocks (heads, groups of a convolution) go as a whole, or stay
         self.blocks: dict[str, list[Labels]] = {}  # by nodes that split axes: blocks that could also go as a whole
         self.clashes: list[Labels] = []  # of channels in blocks, where others have the blocks themselves as channels
+        self.heads: list[Labels] = []  # of channels in blocks that products of two activations sum over, block by block
         self._count = 0
         self._ties: list[tuple[Labels, Labels]] = []
         self._families: dict[str, tuple[Family, ...]] = {}

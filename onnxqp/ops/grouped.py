@@ -90,7 +90,6 @@ def _depthwise(layer: Layer, entering: Labels | None, multiplier: int) -> Labels
 
 def _plain(layer: Layer, entering: Labels | None) -> Labels:
     """Rows of the weight make output channels; its axis 1 is local."""
-    labels, group = layer.labels, layer.group
     layer.weigh(0, 1)
     leaving = _rows(layer)
     _even(layer, leaving)

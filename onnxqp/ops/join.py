@@ -238,6 +238,8 @@ class _Join:
                 self.labels.consume(self.node, having[0], self.operands[having[0]][name], Reduction.STATISTIC)
             elif name not in kept:
                 index = next((i for i in having if is_weight(self.labels, self.value(i))), having[0])
+                if len(having) > 1 and len(self.merged[name].axes) > 1 and index == having[0]:
+                    self.labels.heads.append(self.merged[name].labels)
                 self.labels.consume(self.node, index, self.operands[index][name], reduction, self.zero(index))
 
     def zero(self, index: int) -> Zero | None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
 from onnxqp.errors import DataError, OnnxqpError, UnsupportedError, UsageError, VerificationError
+from onnxqp.evaluate.noise import Reference
 from onnxqp.model import parameters
 from onnxqp.options import PruneOptions
 from onnxqp.prune.apply import cut_model, never_empty
@@ -22,11 +23,14 @@ from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import opened, prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
 from onnxqp.prune.states import state_notes
-from onnxqp.prune.units import label_units
+from onnxqp.prune.units import Units, label_heads, label_units
 from onnxqp.report.records import Group, Proof, Pruning
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
+JUDGES = 8  # samples on which two plans are held against each other
+ABOUT = 0.1  # of what one plan saves, the other may save less
+MARGIN = 0.8  # of the other's noise: 1 dB
 DISAGREE = "pruned and masked disagree"
 
 
@@ -93,15 +97,30 @@ def plan(
     step: int = 16,
     scorer: Scorer | None = None,
     clock: Clock | None = None,
+    samples: Sequence[Feed] = (),
 ) -> Plan:
     """Decide which channels of a normalised model go. `step`: the channel multiple that is fast on the target.
 
     `scorer` measures what channels are worth; without it, and for channels that it does not know, norms decide.
-    `clock` times a pruned model, as a share of the original's time, for `latency_ratio`.
+    `clock` times a pruned model, as a share of the original's time, for `latency_ratio`. On `samples` it is tried
+    whether whole heads cost less than channels of all heads; without, heads stay where their channels can go.
     """
     check(options)
     order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
-    labels, grouping = label_units(model.graph, options.selection, order)
+    units = label_units(model.graph, options.selection, order)
+    made = _planned(model, options, units, step, scorer, clock)
+    heads = label_heads(model.graph, options.selection, order, units) if samples and made.removes else None
+    if heads is None:
+        return made
+    other = _planned(model, options, heads, step, scorer, clock)
+    return other if _costs_less(other, made, samples) else made
+
+
+def _planned(
+    model: ir.Model, options: PruneOptions, units: Units, step: int, scorer: Scorer | None, clock: Clock | None
+) -> Plan:
+    order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
+    labels, grouping = units.labels, units.grouping
     scorer = scorer or criterion_scorer(options.criterion)
     if scorer is not None:
         measured = scorer(model, labels, grouping)
@@ -110,6 +129,20 @@ def plan(
     made = Plan(model, labels, grouping, (), kind)
     budget = budget_of(options, model, clock)
     return _choose(made, options, step) if budget is None else _within(made, options, budget, step)
+
+
+def _costs_less(one: Plan, other: Plan, samples: Sequence[Feed]) -> bool:
+    """Whether a plan saves about as much as another and changes the outputs less, by a good margin."""
+    pruned = [cut_model(made.model, made.labels, made.cut) for made in (one, other)]
+    saved = [count_macs(made.model) - count_macs(left) for made, left in zip((one, other), pruned, strict=True)]
+    if saved[0] < (1 - ABOUT) * saved[1]:
+        return False
+    probe = Reference(one.model, samples[:JUDGES])
+    try:
+        noise = [probe.noise_of(left) for left in pruned]
+    except OnnxqpError:  # the proof will tell why
+        return False
+    return noise[0] < MARGIN * noise[1]
 
 
 def _choose(made: Plan, options: PruneOptions, step: int) -> Plan:
@@ -206,13 +239,14 @@ def prune_model(
     seed: int = 0,
     scorer: Scorer | None = None,
     clock: Clock | None = None,
+    samples: Sequence[Feed] = (),
 ) -> PruneResult:
-    """Prune a normalised model and prove the result on `feeds` and on random inputs like them.
+    """Prune a normalised model and prove the result on `feeds` and on random inputs like them; see `plan`.
 
     Raises UsageError for options that make no sense, DataError without `feeds`, UnsupportedError when there is nothing
     to cut (with the reasons), VerificationError when the result cannot be proven.
     """
-    made = plan(model, options, step=step, scorer=scorer, clock=clock)
+    made = plan(model, options, step=step, scorer=scorer, clock=clock, samples=samples)
     if not feeds:
         raise DataError("there are no inputs to prove the pruned model on", hint="pass at least one sample")
     warnings: list[str] = []

@@ -101,7 +101,16 @@ class Pruner:
             return replace(self, original=short.model).cut(short, rest) if any(rest.amounts.values()) else short
         scorer = channel_scorer(options, self.samples, self.seed)
         clock = _clock(stage.model, options, self.trial, self.threads, self.measured)
-        done = prune_model(stage.model, self.trial, options, step=self.step, seed=self.seed, scorer=scorer, clock=clock)
+        done = prune_model(
+            stage.model,
+            self.trial,
+            options,
+            step=self.step,
+            seed=self.seed,
+            scorer=scorer,
+            clock=clock,
+            samples=self.samples,
+        )
         cuts = (*stage.cuts, done.cut)
         warnings = [*stage.warnings, *done.warnings]
         record, current = done.pruning, done.model
@@ -169,7 +178,8 @@ def plan_with_samples(
     """What would be cut, with the scores that samples give; nothing is changed."""
     feeds = list(samples)
     clock = _clock(model, options, feeds[:2], threads)
-    return plan(model, options, step=step, scorer=channel_scorer(options, feeds, seed), clock=clock).record
+    scorer = channel_scorer(options, feeds, seed)
+    return plan(model, options, step=step, scorer=scorer, clock=clock, samples=feeds).record
 
 
 def _clock(
