@@ -40,6 +40,7 @@ FAST_SECONDS = 200e-6  # a shorter run is repeated until it takes this long: a c
 MOST_REPEATS = 1000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+ASKED_EVERY = 4  # rounds, whether it is settled
 NOISY = 0.05  # a model that differs from itself by more deserves a warning
 
 
@@ -60,6 +61,7 @@ class Effort:
 
 
 Entry: TypeAlias = tuple[Runnable, Sequence[Feed]]
+Settled: TypeAlias = Callable[[Sequence[Seconds]], bool]  # whether what was measured so far is all that was asked
 
 
 def measure(
@@ -69,12 +71,15 @@ def measure(
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
     progress: Progress | None = None,
+    settled: Settled | None = None,
 ) -> list[Seconds]:
     """Seconds per run of each model, one array of shape (rounds,) each; entry i of all arrays is round i.
 
-    A model given twice is measured twice per round, as its own twin. Raises `DataError` without feeds.
+    A model given twice is measured twice per round, as its own twin. `settled` ends it early, from `floor_runs` rounds
+    on. Raises `DataError` without feeds.
     """
-    return measure_each([(runnable, feeds) for runnable in runnables], effort=effort, clock=clock, progress=progress)
+    entries = [(runnable, feeds) for runnable in runnables]
+    return measure_each(entries, effort=effort, clock=clock, progress=progress, settled=settled)
 
 
 def measure_each(
@@ -83,6 +88,7 @@ def measure_each(
     effort: Effort | None = None,
     clock: Clock = time.perf_counter,
     progress: Progress | None = None,
+    settled: Settled | None = None,
 ) -> list[Seconds]:
     """The same for models that do not share their inputs: each entry is a model and its own feeds."""
     effort = effort or Effort()
@@ -96,7 +102,7 @@ def measure_each(
         orders = _orders([id(runnable) for runnable, _ in entries], np.random.default_rng(effort.seed))
         spent = 0.0
         for done in itertools.count():
-            if _enough(done, spent, len(entries), effort):
+            if _enough(done, spent, len(entries), effort) or _ends(settled, times, effort):
                 break
             if progress is not None and done:
                 progress(done, _expected(done, spent, len(entries), effort))
@@ -219,6 +225,14 @@ def _enough(rounds: int, spent: float, models: int, effort: Effort) -> bool:
     if rounds >= effort.floor_runs and spent >= effort.max_seconds:
         return True
     return rounds >= effort.min_runs and spent >= effort.min_seconds * models
+
+
+def _ends(settled: Settled | None, times: Sequence[Sequence[float]], effort: Effort) -> bool:
+    """Asked every few rounds, for asking costs time too."""
+    rounds = len(times[0])
+    if settled is None or rounds < effort.floor_runs or (rounds - effort.floor_runs) % ASKED_EVERY:
+        return False
+    return settled([np.asarray(each, dtype=np.float64) for each in times])
 
 
 def _expected(rounds: int, spent: float, models: int, effort: Effort) -> int:

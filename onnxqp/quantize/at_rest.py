@@ -60,8 +60,8 @@ def store_at_rest(
         if exact or any(map(_is_elementwise, readers)):
             done.weights += _store_wide(graph, value, array)
             continue
-        reader = _correctable(readers, means)
         rounding = roundings.get(readers[0].name or "") if len(readers) == 1 else None
+        reader = _correctable(readers, means, rounding)
         rounded = _store(graph, value, array, rounding, centred=reader is not None)
         if rounded is not None:
             done.weights += 1
@@ -106,7 +106,9 @@ def _is_elementwise(node: ir.Node) -> bool:
     return isinstance(role, Compute) and role.weight is None
 
 
-def _correctable(readers: list[ir.Node], means: Means) -> tuple[ir.Node, Compute] | None:
+def _correctable(
+    readers: list[ir.Node], means: Means, rounding: LayerRounding | None
+) -> tuple[ir.Node, Compute] | None:
     """The only node that reads a weight, when its bias can take the mean error of rounding back."""
     node = readers[0]
     role = rule_for(node).quantization(node)
@@ -114,7 +116,8 @@ def _correctable(readers: list[ir.Node], means: Means) -> tuple[ir.Node, Compute
         return None
     source = node.inputs[role.activations[0]]
     bias = node.inputs[role.bias] if len(node.inputs) > role.bias else None
-    if source is None or (source.name or "") not in means or role.weight.channel_axis is None:
+    known = source is not None and (source.name or "") in means
+    if not (known or (rounding is not None and rounding.corrects)) or role.weight.channel_axis is None:
         return None
     return None if bias is not None and constant(bias) is None else (node, role)
 
@@ -126,7 +129,7 @@ def _correct(
     source, place = node.inputs[role.activations[0]], role.weight
     if source is None or place is None or place.channel_axis is None or role.bias is None:
         return False
-    if rounding is not None:
+    if rounding is not None and rounding.corrects:
         shift: Floats | None = rounding.shift(weight, rounded)
     else:
         shift = mean_shift(weight, rounded, means[source.name or ""], place.channel_axis, place.summed)

@@ -84,7 +84,7 @@ class Material:
             return None
         saturates = any(isinstance(unit.kernel, Kernel) and unit.kernel.saturates for unit in chosen)
         work = clone(self.original)
-        stored = store_at_rest(work, self._excluded() | names, self.means)
+        stored = store_at_rest(work, self._excluded() | names, self.means, self.roundings)
         make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
         store_halves(work)
         share_equal(work)

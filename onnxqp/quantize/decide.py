@@ -61,6 +61,13 @@ def restricted(annotation: Annotation, decision: Decision, costs: Costs, returne
     return Decision(tuple(unit for unit in annotation.units if unit in kept), decider.reasons)
 
 
+def carried(annotation: Annotation, decision: Decision, costs: Costs) -> Decision:
+    """A decision about the same model in terms of another annotation of it, which may lack some units."""
+    units = tuple(unit for unit in annotation.units if unit.node.name in decision.names)
+    found = Decision(units, decision.reasons)
+    return found if len(units) == len(decision.integer) else restricted(annotation, found, costs, {})
+
+
 def predicted_ns(annotation: Annotation, decision: Decision, costs: Costs) -> float:
     """Nanoseconds that the candidates for integers take together, conversions included, as a decision has them."""
     integer = set(decision.integer)

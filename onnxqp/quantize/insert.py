@@ -247,23 +247,24 @@ class _Inserter:
     ) -> IntegerWeight:
         """The weight rounded by what that does to the output of the node."""
         spread = [-1 if place == axis and nearest.scale.ndim else 1 for place in range(weight.ndim)]
-        values = self.roundings[planned.node].round(
+        rounding = self.roundings[planned.node]
+        corrected = rounding.corrects or planned.input_value in self.means
+        values = rounding.round(
             weight,
             nearest.scale.reshape(spread),
             nearest.values,
-            centred=planned.bias_index is not None and planned.input_value in self.means,
+            centred=planned.bias_index is not None and corrected,
             summed=planned.summed if planned.saturates else (),
         )
         return replace(nearest, values=values)
 
     def _corrected(self, planned: PlannedWeight, weight: Floats, rounded: Floats, bias: Floats | None) -> Floats | None:
         """The bias with the mean error of the rounded weight taken back; as it was where the mean is not known."""
-        mean = self.means.get(planned.input_value)
-        if mean is None or planned.channel_axis is None:
-            return bias
-        if planned.node in self.roundings:
-            shift: Floats | None = self.roundings[planned.node].shift(weight, rounded)
-        else:
+        mean, rounding = self.means.get(planned.input_value), self.roundings.get(planned.node)
+        shift: Floats | None = None
+        if planned.channel_axis is not None and rounding is not None and rounding.corrects:
+            shift = rounding.shift(weight, rounded)
+        elif planned.channel_axis is not None and mean is not None:
             shift = mean_shift(weight, rounded, mean, planned.channel_axis, planned.summed)
         if shift is None or not shift.any():
             return bias

@@ -37,6 +37,7 @@ class _Layer:
     inputs: int
     moments: Moments | None = None
     waiting: list[npt.NDArray[np.generic]] = field(default_factory=list)
+    _chosen: dict[int, npt.NDArray[np.intp]] = field(default_factory=dict)
 
     @property
     def wanted(self) -> int:
@@ -57,15 +58,22 @@ class _Layer:
     def update(self, data: npt.NDArray[np.generic], output: tuple[int, ...], samples: int) -> None:
         """Take in the rows of some positions, the same of every sample: seeded by the name, for any batching alike."""
         positions = self.contraction.positions(output) // samples
-        count = -(-self.wanted // SAMPLES)
-        chosen = np.arange(positions)
-        if positions > count:
-            random = np.random.default_rng([zlib.crc32(str(self.node.name).encode()), positions])
-            chosen = np.sort(random.choice(positions, count, replace=False))
-        chosen = (np.arange(samples)[:, None] * positions + chosen).reshape(-1)
-        self.waiting.append(self.contraction.rows(data, output, chosen))
+        chosen = (np.arange(samples)[:, None] * positions + self._positions(positions)).reshape(-1)
+        rows = self.contraction.rows(data, output, chosen)
+        if not np.isfinite(rows.sum(dtype=np.float64)):
+            return
+        self.waiting.append(rows)
         if sum(rows.size for rows in self.waiting) >= BATCH:
             self.flush()
+
+    def _positions(self, positions: int) -> npt.NDArray[np.intp]:
+        """Out of so many of one sample, in order."""
+        count = -(-self.wanted // SAMPLES)
+        if positions not in self._chosen:
+            random = np.random.default_rng([zlib.crc32(str(self.node.name).encode()), positions])
+            few = random.choice(positions, count, replace=False) if positions > count else np.arange(positions)
+            self._chosen[positions] = np.sort(few)
+        return self._chosen[positions]
 
     def flush(self) -> None:
         """Add up the rows that wait."""
@@ -78,8 +86,11 @@ class _Layer:
         self.waiting = []
 
 
-def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRounding]:
-    """By the name of the node, for the layers with float32 weights of their own whose moments are affordable."""
+def layer_roundings(model: ir.Model, feeds: Iterable[Feed], *, corrects: bool = True) -> dict[str, LayerRounding]:
+    """By the name of the node, for the layers with float32 weights of their own whose moments are affordable.
+
+    `corrects`: they correct biases too.
+    """
     layers = _affordable(_layers(model))
     first = next(iter(feeds), None)
     if first is None or not layers:
@@ -93,7 +104,7 @@ def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRo
         found = [layer for name in names for layer in by_value[name]]
         open_ = [str(layer.node.outputs[0].name) for layer in found if _output_shape(layer.node, 1) is None]
         taps = [name for name in dict.fromkeys([*names, *open_]) if name not in inputs]
-        session = Session(model, taps=taps) if taps else None
+        session = Session(model, taps=taps, brief=True) if taps else None
         some = first_samples(model, feeds, SAMPLES)
         for feed, results in session.run_each(some, taps) if session is not None else ((feed, {}) for feed in some):
             for layer in found:
@@ -101,7 +112,7 @@ def layer_roundings(model: ir.Model, feeds: Iterable[Feed]) -> dict[str, LayerRo
         for layer in found:
             layer.flush()
     return {
-        str(layer.node.name): LayerRounding(layer.contraction, layer.moments)
+        str(layer.node.name): LayerRounding(layer.contraction, layer.moments, corrects)
         for layer in layers
         if layer.moments is not None and layer.moments.count
     }
@@ -140,8 +151,7 @@ def _observe(layer: _Layer, results: Feed, samples: int) -> None:
     output = _output_shape(layer.node, data.shape[-1 if across else 0]) or results[name].shape
     if across or data.shape[0] % samples:
         samples = 1
-    if np.isfinite(data.sum(dtype=np.float64)):
-        layer.update(data, output, samples)
+    layer.update(data, output, samples)
 
 
 def _output_shape(node: ir.Node, batch: int) -> tuple[int, ...] | None:

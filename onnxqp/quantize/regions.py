@@ -32,16 +32,15 @@ def integer_regions(
 
     Raises what `quantize_model` raises of models that are quantized already, or broken.
     """
-    made = prepared(model, samples, options, few=few)
-    material = made.material
-    whole = everything(material.annotation, made.costs)
+    material, costs = prepared(model, samples, options, few=few)
+    whole = everything(material.annotation, costs)
     runs = _runs(whole.integer)
 
     def build() -> Iterator[IntegerRegion]:
         for run in runs:
             inside = set(run)
             others = {unit.node.name or "": "" for unit in whole.integer if unit not in inside}
-            decision: Decision = restricted(material.annotation, whole, made.costs, others)
+            decision: Decision = restricted(material.annotation, whole, costs, others)
             if decision.integer:
                 nodes = tuple(unit.node.name or "" for unit in decision.integer)
                 yield IntegerRegion(nodes, _model(material, decision))

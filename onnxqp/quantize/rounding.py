@@ -30,10 +30,14 @@ BLOCK = 64  # inputs whose errors are passed on together
 
 @dataclass(frozen=True)
 class LayerRounding:
-    """One layer: how its weight is a matrix, and the moments of its inputs. Results are kept: candidates share them."""
+    """One layer: how its weight is a matrix, and the moments of its inputs. Results are kept: candidates share them.
+
+    `corrects`: their means take the mean error of a rounded weight back, in the bias.
+    """
 
     contraction: Contraction
     moments: Moments
+    corrects: bool = True
     _factors: dict[bool, tuple[Doubles, Doubles, Places]] = field(default_factory=dict)
     _rounded: dict[tuple[bytes, bool, tuple[int, ...]], npt.NDArray[np.int8]] = field(default_factory=dict)
 

@@ -7,7 +7,7 @@ import pytest
 from quantize_graphs import Graph, kernels, sqnr_db
 
 from onnxqp.options import QuantizeOptions, Selection
-from onnxqp.quantize import placement, quantize_model
+from onnxqp.quantize import outlook, quantize_model
 from onnxqp.quantize.budget import REASON, keep
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
@@ -51,7 +51,7 @@ def clock(monkeypatch):
         def told(sessions, probe, effort):
             return [seconds[min(index, len(seconds) - 1)] for index in range(len(sessions))]
 
-        monkeypatch.setattr(placement, "_seconds", told)
+        monkeypatch.setattr(outlook, "_seconds", told)
 
     return set_to
 
@@ -152,7 +152,7 @@ def test_products_may_quantize_their_input_at_run(clock):
     def dynamic_wins(sessions, probe, effort):
         return [0.3 if index == len(sessions) - 1 else 1.0 for index in range(len(sessions))]
 
-    placement._seconds = dynamic_wins
+    outlook._seconds = dynamic_wins
     result = quantize_model(model, graph.samples(), HERE)
     assert result.candidate.dynamic == {"MatMul0", "MatMul2", "MatMul4"}
     assert result.quantization.nodes_fused == 3

@@ -1,0 +1,127 @@
+"""How fast integers would be here, found out before anything is calibrated: kernels ask for no particular scales.
+
+Every unit is timed in float and in int8 (`profile`), the partition is made from these times, and whole models race
+each other: profiles cost time themselves, and add up to something else. Only what is faster than float by more than
+the noise of the clock is worth calibrating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxqp.evaluate.latency import Effort, Seconds, measure, ratio_interval
+from onnxqp.quantize.candidate import Candidate, Material
+from onnxqp.quantize.costs import Costs
+from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
+from onnxqp.quantize.dynamic import reason_against_dynamic
+from onnxqp.quantize.profile import measure_costs
+from onnxqp.quantize.quality import Probe
+from onnxqp.runtime import Session
+
+TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
+RACE = Effort(warmup_runs=2, warmup_seconds=0.02, min_runs=7, min_seconds=0.1, floor_runs=5, max_seconds=3.0)
+FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8, floor_runs=9, max_seconds=4.0)
+CLOSE = 0.06  # a lead over float below this is measured once more
+LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
+PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
+_INSTANT = 1e-9  # seconds: no model takes less
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A decision, or the dynamic form, and how many times as fast as float it was."""
+
+    decision: Decision
+    dynamic: bool
+    speedup: float
+
+    @property
+    def fast(self) -> bool:
+        return self.speedup >= 1 + LEAST_GAIN
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was raced, by which costs it was chosen, and what the float model takes (0: nothing was raced)."""
+
+    full: Decision
+    costs: Costs
+    rivals: tuple[Rival, ...] = ()
+    float_ns: float = 0.0
+
+    @property
+    def fast(self) -> list[Rival]:
+        return [rival for rival in self.rivals if rival.fast]
+
+
+def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) -> Outlook:
+    """Race what is promising, by the table and by a profile, against float; `table` are the costs to begin with."""
+    full = everything(sketch.annotation, table)
+    if not full.integer:
+        return Outlook(full, table)
+    costs = measure_costs(sketch, table, sketch.build(full, at_rest=False), probe, threads=threads)
+    decisions = _promising(sketch, table, costs)
+    candidates = [sketch.build(decision, at_rest=False) for decision in decisions]
+    dynamic = sketch.build_dynamic() if _many_products(sketch, costs) else None
+    candidates += [dynamic] if dynamic is not None else []
+    if not candidates:
+        return Outlook(full, costs)
+    slow, speedups = race(sketch, candidates, probe, threads)
+    rivals = zip((candidate.decision for candidate in candidates), speedups, strict=True)
+    made = (Rival(decision, place >= len(decisions), speedup) for place, (decision, speedup) in enumerate(rivals))
+    return Outlook(full, costs, tuple(made), slow * 1e9)
+
+
+def _promising(material: Material, table: Costs, costs: Costs) -> list[Decision]:
+    """The decision by the table, and the one by measured costs where these promise more of it."""
+    first, second = decide(material.annotation, table), decide(material.annotation, costs)
+    by_table, by_clock = (predicted_ns(material.annotation, each, costs) for each in (first, second))
+    if second.names == first.names or not second.names:
+        return [first] if first.names else []
+    return (
+        [first, second]
+        if first.names and by_clock < by_table * (1 - LEAST_GAIN)
+        else [first if first.names else second]
+    )
+
+
+def _many_products(material: Material, costs: Costs) -> bool:
+    """Whether products with constant matrices take so much of the time that the dynamic form is worth a try."""
+    spent = {unit: costs.of(unit)[0] for unit in material.annotation.units}
+    products = sum(time for unit, time in spent.items() if reason_against_dynamic(unit.node) is None)
+    return products > PRODUCTS * sum(spent.values())
+
+
+# ---- the race ------------------------------------------------------------------------------------------------------
+
+
+def race(material: Material, candidates: Sequence[Candidate], probe: Probe, threads: int) -> tuple[float, list[float]]:
+    """Seconds of one inference in float, and how many times as fast each candidate is."""
+    sessions = [Session(each, threads=threads) for each in (material.original, *(c.model for c in candidates))]
+    slow, *times = _seconds(sessions, probe, RACE)
+    speedups = [slow / time for time in times]
+    for index, speedup in enumerate(speedups):
+        if abs(speedup - 1) < CLOSE and speedup == max(speedups):
+            again, fast = _seconds([sessions[0], sessions[1 + index]], probe, FINAL)
+            speedups[index] = again / fast
+    return slow, speedups
+
+
+def _seconds(sessions: Sequence[Session], probe: Probe, effort: Effort) -> list[float]:
+    """Of one inference each: the lower quartile, for what disturbs a measurement only ever adds to it."""
+
+    def run() -> list[float]:
+        settled = _settled if effort is FINAL else None
+        times = measure(sessions, probe.feeds[:TIMED_FEEDS], effort=effort, settled=settled)
+        return [float(np.quantile(each, 0.25)) for each in times]
+
+    return [max(seconds, _INSTANT) for seconds in probe.measured.of("seconds of models", run, len(sessions))]
+
+
+def _settled(times: Sequence[Seconds]) -> bool:
+    """Whether it is beyond doubt on which side of `LEAST_GAIN` the last lies against the first."""
+    low, high = ratio_interval(times[0][:, None], times[-1][:, None], np.random.default_rng(0), resamples=300)
+    return not low <= 1 + LEAST_GAIN <= high
