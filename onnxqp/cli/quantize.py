@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import click
 
@@ -44,6 +45,7 @@ def quantize(
 
     MODEL may be left out in a folder that holds one model.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: for matrices this small, more only cost time
     from onnxqp import api
 
     work = functools.partial(api.quantize, options=how)

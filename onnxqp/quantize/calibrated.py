@@ -19,7 +19,7 @@ from onnxqp.quantize.layer_inputs import layer_roundings
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.specs import Compute, Feed
 
-SKETCHED_BY = 2  # samples
+SKETCHED_BY = 8  # samples
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Calibrated:
 
 
 def sketched(draft: Draft, few: Iterable[Feed], options: QuantizeOptions) -> Material:
-    """With the ranges of two samples, and weights to be rounded to nearest: what kernels take as long for as for more.
+    """With the ranges of a few samples, and weights rounded to nearest: kernels take as long for these as for others.
 
     How long a kernel takes does not depend on its scales; what fuses depends on bounds that hold for any sample.
     """

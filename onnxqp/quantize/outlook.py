@@ -8,7 +8,7 @@ the noise of the clock is worth calibrating.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,20 +27,29 @@ FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8,
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
+CALIBRATION = 10**1.2  # by which it lessens the noise of a sketch at most: on the zoo by 0 to 10 dB
 _INSTANT = 1e-9  # seconds: no model takes less
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A decision, or the dynamic form, and how many times as fast as float it was."""
+    """A decision, or the dynamic form, how many times as fast as float it was, and the noise of its sketch.
+
+    The noise of what is not `fast` is not known, and of no interest.
+    """
 
     decision: Decision
     dynamic: bool
     speedup: float
+    noise: float = np.inf
 
     @property
     def fast(self) -> bool:
         return self.speedup >= 1 + LEAST_GAIN
+
+    def hopeless(self, probe: Probe, floating: float) -> bool:
+        """Whether calibration cannot make it worth more than the float model, whose noise is `floating`."""
+        return probe.worth(self.speedup, self.noise / CALIBRATION) < probe.worth(1.0, floating)
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,10 @@ class Outlook:
     def fast(self) -> list[Rival]:
         return [rival for rival in self.rivals if rival.fast]
 
+    def hopeless(self, probe: Probe, floating: float = 0.0) -> bool:
+        """Whether the float model wins, whose noise is `floating`."""
+        return all(rival.hopeless(probe, floating) for rival in self.fast)
+
 
 def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) -> Outlook:
     """Race what is promising, by the table and by a profile, against float; `table` are the costs to begin with."""
@@ -70,9 +83,15 @@ def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) ->
     if not candidates:
         return Outlook(full, costs)
     slow, speedups = race(sketch, candidates, probe, threads)
-    rivals = zip((candidate.decision for candidate in candidates), speedups, strict=True)
-    made = (Rival(decision, place >= len(decisions), speedup) for place, (decision, speedup) in enumerate(rivals))
-    return Outlook(full, costs, tuple(made), slow * 1e9)
+    rivals = (
+        Rival(candidate.decision, bool(candidate.dynamic), speedup)
+        for candidate, speedup in zip(candidates, speedups, strict=True)
+    )
+    heard = (
+        replace(rival, noise=probe.noise_of(candidate.model)) if rival.fast else rival
+        for rival, candidate in zip(rivals, candidates, strict=True)
+    )
+    return Outlook(full, costs, tuple(heard), slow * 1e9)
 
 
 def _promising(material: Material, table: Costs, costs: Costs) -> list[Decision]:

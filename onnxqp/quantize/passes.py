@@ -26,12 +26,13 @@ from onnxqp.options import QuantizeOptions
 from onnxqp.plan import QuantizationPlan
 from onnxqp.quantize.annotate import annotate
 from onnxqp.quantize.budget import Tried, keep
+from onnxqp.quantize.calibrated import Calibrated
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
 from onnxqp.quantize.draft import checked, observable, rewritten
-from onnxqp.quantize.outlook import look_ahead
-from onnxqp.quantize.placement import Trial, place, place_by_table
+from onnxqp.quantize.outlook import Outlook, look_ahead
+from onnxqp.quantize.placement import Placement, Trial, place, place_by_table, place_float
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.preparation import Preparation, evenly, in_equal_scales
 from onnxqp.quantize.quality import Probe
@@ -147,13 +148,23 @@ def quantize_model(
         sketch = make.sketch()
         probe = Probe(sketch.model, evenly(few, PROBE_FEEDS), measured)
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
-        made = make.of([unit for rival in outlook.fast for unit in rival.decision.integer])
-        placement = place(made.material, outlook, probe, threads=threads)
+        made, placement = _by_clock(make, outlook, probe, threads)
     if not placement.candidate.changed:
         raise _nothing(placement.candidate.plan)
     return QuantizeResult(
         placement.candidate, made.statistics, Trial(made.material, probe, placement), list(made.warnings)
     )
+
+
+def _by_clock(make: Preparation, outlook: Outlook, probe: Probe, threads: int) -> tuple[Calibrated, Placement]:
+    """Calibrate what is worth it, and choose; where the sketches say that integers are not, weights alone."""
+    if outlook.hopeless(probe):
+        made = make.of([])
+        plain = place_float(made.material, outlook, probe)
+        if outlook.hopeless(probe, plain.noise):
+            return made, plain
+    made = make.of([unit for rival in outlook.fast for unit in rival.decision.integer])
+    return made, place(made.material, outlook, probe, threads=threads)
 
 
 def prepared(

@@ -94,10 +94,15 @@ def place(material: Material, outlook: Outlook, probe: Probe, *, threads: int) -
         best = _best(field, probe)
     if best is not None and best.worth(probe) >= probe.worth(1.0, 0.0):
         return best  # float itself could not be worth more
+    return place_float(material, outlook, probe, field)
+
+
+def place_float(material: Material, outlook: Outlook, probe: Probe, field: Sequence[Placement] = ()) -> Placement:
+    """The model in float, with weights at rest, unless one of the field is worth more."""
     plain = material.build(Decision((), {}))
-    noise = probe.noise_of(plain.model) if best is not None else 0.0  # where nothing is fast enough it decides nothing
-    fastest = max((rival.speedup for rival in outlook.rivals), default=None)
-    return _explained(material, [*field, Placement(plain, costs, 1.0, noise, outlook.float_ns)], probe, fastest)
+    noise = probe.noise_of(plain.model) if outlook.fast else 0.0  # where nothing is fast enough it decides nothing
+    floating = Placement(plain, outlook.costs, 1.0, noise, outlook.float_ns)
+    return _explained(material, [*field, floating], probe, outlook)
 
 
 def _calibrated(material: Material, outlook: Outlook, rival: Rival, probe: Probe) -> Placement:
@@ -141,26 +146,29 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
     return best
 
 
-def _explained(material: Material, field: Sequence[Placement], probe: Probe, fastest: float | None = None) -> Placement:
+def _explained(
+    material: Material, field: Sequence[Placement], probe: Probe, outlook: Outlook | None = None
+) -> Placement:
     """The best of them; where that is float though int8 could run, every node says what it would have been worth.
 
-    `fastest`: the greatest speed-up of all that raced, with those that were not worth calibrating.
+    `outlook` knows what raced and was not worth calibrating.
     """
     floating = next(each for each in field if not each.candidate.integers)
     best = _best(field, probe) or floating
-    rival = max((each for each in field if each.candidate.integers), key=lambda each: each.speedup, default=None)
     if best.candidate.integers:
         return best
-    if rival is not None and rival.speedup >= 1 + LEAST_GAIN:
-        reason = (
-            f"int8 would make the model {rival.speedup:.2f} times as fast, and leave {decibels(rival.noise):.0f} dB of "
-            f"signal to noise at its outputs instead of {decibels(best.noise):.0f} dB"
-        )
-    elif rival is not None or fastest is not None:
-        speedup = rival.speedup if rival is not None else fastest
+    rivals = [(each.speedup, each.noise) for each in field if each.candidate.integers]
+    rivals = rivals or [(rival.speedup, rival.noise) for rival in (outlook.rivals if outlook is not None else ())]
+    speedup, noise = max(rivals, default=(0.0, np.inf))
+    if not rivals:
+        reason = "no int8 is faster here, by the times of single nodes"
+    elif speedup < 1 + LEAST_GAIN:
         reason = f"int8 was not faster: the model would run {speedup:.2f} times as fast as in float"
     else:
-        reason = "no int8 is faster here, by the times of single nodes"
+        reason = (
+            f"int8 would make the model {speedup:.2f} times as fast, and leave {decibels(noise):.0f} dB of "
+            f"signal to noise at its outputs instead of {decibels(best.noise):.0f} dB"
+        )
     reasons = {unit.node.name or "": reason for unit in material.annotation.units}
     decision = Decision((), reasons)
     candidate = replace(best.candidate, decision=decision, plan=material.plan(decision))

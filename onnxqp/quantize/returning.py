@@ -39,15 +39,20 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
     """The blocks of a decision, in the order of the graph; those that make most of the noise are cut once more.
 
     `noise`: that of the decision as a whole. Once some blocks explain nearly all of it, the rest share what is left.
+    Weights outside a block are left as they were: what storing them as integers costs is the same for all.
     """
     heavy = [unit for unit in decision.integer if _has_weight(unit) and not unit.chosen]
-    floor = probe.noise_of(material.build(without(material, costs, decision, _names(heavy))).model)
     whole = predicted_ns(material.annotation, decision, costs)
 
-    def noise_of(units: Sequence[Unit]) -> float:
+    def alone(units: Sequence[Unit]) -> float:
         inside = set(units)
-        alone = without(material, costs, decision, _names(unit for unit in heavy if unit not in inside))
-        return max(probe.noise_of(material.build(alone).model) - floor, 0.0)
+        kept = without(material, costs, decision, _names(unit for unit in heavy if unit not in inside))
+        return probe.noise_of(material.build(kept, at_rest=False).model)
+
+    floor = alone([])
+
+    def noise_of(units: Sequence[Unit]) -> float:
+        return max(alone(units) - floor, 0.0)
 
     def block(units: Sequence[Unit], noise: float) -> Block:
         rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
