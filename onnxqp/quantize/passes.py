@@ -18,8 +18,8 @@ from onnxqp.calibrate.collect import Progress
 from onnxqp.calibrate.ranges import Range
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.errors import UnsupportedError
-from onnxqp.measurements import Measurements
 from onnxqp.graph import iterate, tensor_bytes
+from onnxqp.measurements import Measurements
 from onnxqp.normalize.precision import float32_form
 from onnxqp.ops import rule_for
 from onnxqp.options import QuantizeOptions

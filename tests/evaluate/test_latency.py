@@ -286,3 +286,17 @@ def test_a_constant_factor_is_found_exactly(times, factor):
     low, high = ratio_interval(ours * factor, ours, np.random.default_rng(0), resamples=50)
     assert low == pytest.approx(factor)
     assert high == pytest.approx(factor)
+
+
+def test_it_ends_once_the_question_is_settled_but_not_before_the_fewest_rounds():
+    asked = []
+
+    def settled(times):
+        asked.append(len(times[0]))
+        return len(asked) == 2
+
+    effort = Effort(warmup_runs=1, warmup_seconds=0.0, min_runs=100, min_seconds=0.0, floor_runs=9)
+    clock, models = fakes(1e-3)
+    (times,) = measure(models, [FEED], effort=effort, clock=clock, settled=settled)
+    assert asked[0] == 9
+    assert len(times) == asked[1] < 100

@@ -7,7 +7,7 @@ import pytest
 from quantize_graphs import Graph, kernels, sqnr_db
 
 from onnxqp.options import QuantizeOptions, Selection
-from onnxqp.quantize import outlook, quantize_model
+from onnxqp.quantize import outlook, preparation, quantize_model
 from onnxqp.quantize.budget import REASON, keep
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
@@ -287,3 +287,39 @@ def test_a_budget_that_nothing_keeps_finds_nothing(trial):
     assert path
     assert not any(each.kept for each in path)
     assert path[-1].integers == 0
+
+
+# ---- what is calibrated
+
+
+def test_only_what_is_fast_enough_is_observed(clock):
+    graph, model = network()
+    clock(1.0, 1.1)
+    assert quantize_model(model, graph.samples(), HERE).statistics.histograms == {}
+    clock(1.0, 0.4)
+    found = quantize_model(model, graph.samples(), HERE)
+    assert len(found.statistics.histograms) >= 6
+    whole = quantize_model(model, graph.samples(), QuantizeOptions(target="auto", save_calibration="kept.npz"))
+    assert found.statistics.histograms.keys() <= whole.statistics.histograms.keys()
+    assert found.ranges.items() <= whole.ranges.items() or found.ranges == whole.ranges
+
+
+def test_a_sketch_that_no_calibration_can_mend_ends_in_float(clock, monkeypatch):
+    clock(1.0, 0.9)
+    calls = []
+    monkeypatch.setattr(Probe, "noise", lambda self, session: 0.9 if _integers(session) else 1e-6)
+    monkeypatch.setattr(preparation, "in_equal_scales", lambda *arguments: calls.append(arguments))
+    graph, model = network()
+    result = quantize_model(model, graph.samples(), HERE)
+    assert result.quantization.nodes_quantized == 0
+    assert result.statistics.histograms == {}
+    assert not calls
+    assert any("dB of signal to noise" in note.reason for note in result.quantization.left_float)
+
+
+def test_a_race_ends_once_it_is_beyond_doubt():
+    rng = np.random.default_rng(0)
+    steady = 1 + 0.001 * rng.random(20)
+    assert outlook._settled([steady, 1.05 * steady])
+    assert outlook._settled([steady, 0.9 * steady])
+    assert not outlook._settled([steady, steady / (1 + outlook.LEAST_GAIN)])
