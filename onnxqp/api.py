@@ -244,6 +244,7 @@ def compress(
         return job.finish(
             inputs,
             taken.model,
+            before=taken.stage.model,
             pruning=taken.stage.pruning if taken.stage.records else None,
             quantization=None if taken.quantization is None else taken.quantization(),
             calibration=calibrated,
@@ -332,7 +333,8 @@ def bench(
             run.memory.pause()
             times = stopwatch.measure_each(entries, progress=run.advance("latency"))
             run.memory.resume()
-    rows = [ModelLatency(s.name, stopwatch.stats(each)) for s, each in zip(subjects, times, strict=True)]
+    found = stopwatch.distributions(times)
+    rows = [ModelLatency(subject.name, each) for subject, each in zip(subjects, found, strict=True)]
     return Result(None, run.report(models=rows))
 
 

@@ -56,7 +56,11 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How results are judged. `profile` and `save_profile` name files of measured decisions to read or to write."""
+    """How results are judged. `profile` and `save_profile` name files of measured decisions to read or to write.
+
+    `trace`: look also where along the graph the error is made, as `debug` does, on a few of the evaluation inputs. The
+    command line does so where the report is kept, since the screen shows nothing of it.
+    """
 
     metric: str = "top1"
     output_name: str | None = None
@@ -64,6 +68,7 @@ class MeasureOptions:
     validate: bool = True
     profile: str | None = None
     save_profile: str | None = None
+    trace: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def rewrite(
     `read` and `saved` are files that it reads and writes besides. A dry run shows its plan to the last line.
     """
     source = the_model(model)
+    measure = dataclasses.replace(measure, trace=bool(screen.reports) or screen.as_json)
     paths.check(
         models=[source],
         data=[data.data, data.eval, measure.profile, *read],

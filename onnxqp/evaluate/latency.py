@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from onnxqp.errors import DataError
 from onnxqp.evaluate.runnable import Runnable
-from onnxqp.report.records import Latency, LatencyStats
+from onnxqp.report.records import Histogram, Latency, LatencyStats
 from onnxqp.specs import Feed
 
 Seconds: TypeAlias = npt.NDArray[np.float64]
@@ -41,6 +41,7 @@ MOST_REPEATS = 1000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 ASKED_EVERY = 4  # rounds, whether it is settled
+BINS = 48  # of a histogram
 NOISY = 0.05  # a model that differs from itself by more deserves a warning
 
 
@@ -124,6 +125,24 @@ def stats(times: Seconds) -> LatencyStats:
     return LatencyStats(p50, p90, p99, mean * 1e3, spread / mean if mean > 0 else 0.0, int(times.size))
 
 
+def distributions(times: Sequence[Seconds]) -> list[LatencyStats]:
+    """`stats` of each model with a histogram, over the same bins: as wide as their ratio, from the shortest run on.
+
+    What lies beyond 99 of 100 runs of every model counts in the last bin, so that one pause does not squeeze the rest.
+    """
+    low = min(float(each.min()) for each in times)
+    high = max(float(np.quantile(each, 0.99)) for each in times)
+    if not 0 < low < high:
+        return [stats(each) for each in times]
+    edges = np.geomspace(low, high, BINS + 1)
+    edges[0] = low  # rounding
+    return [replace(stats(each), histogram=Histogram((edges * 1e3).tolist(), _counts(each, edges))) for each in times]
+
+
+def _counts(times: Seconds, edges: Seconds) -> list[int]:
+    return [int(count) for count in np.histogram(np.minimum(times, edges[-1]), edges)[0]]
+
+
 def compare(
     baseline: Runnable,
     candidate: Runnable,
@@ -159,9 +178,10 @@ def compare(
     ours, theirs = np.stack([one, again], axis=1), np.stack([other, other_again], axis=1)
     rng = np.random.default_rng(effort.seed)
     low, high = ratio_interval(ours, theirs, rng)
+    before, after = distributions([ours.ravel(), theirs.ravel()])
     return Latency(
-        baseline=stats(ours.ravel()),
-        candidate=stats(theirs.ravel()),
+        baseline=before,
+        candidate=after,
         speedup=_ratio(float(np.median(ours)), float(np.median(theirs))),
         speedup_ci=(low, high),
         noise=max(_apart(ours, rng), _apart(theirs, rng)),

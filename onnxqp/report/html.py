@@ -13,9 +13,10 @@ from pathlib import Path
 from onnxqp.report import text
 from onnxqp.report.blocks import Block
 from onnxqp.report.charts import Bar, Piece, chart, interval, key, literal
+from onnxqp.report.latencies import latency_chart
 from onnxqp.report.outline import outline
 from onnxqp.report.plots import error_plot, frontier_plot
-from onnxqp.report.records import Accuracy, Latency, LatencyStats, Pruning, Report, Size
+from onnxqp.report.records import Accuracy, Latency, Pruning, Report, Size
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _MOST_GROUPS = 40  # drawn; the table below them has all
@@ -36,7 +37,7 @@ def render(report: Report) -> str:
             *_cards(report),
             *_warnings(report),
             *_drawings(report),
-            *(part for block in outline(report, every=True, groups=True) for part in _block(block)),
+            *(part for block in outline(report, every=True, groups=True, drawn=True) for part in _block(block)),
             "</main>\n",
             *_foot(report),
             "</body>\n</html>\n",
@@ -125,7 +126,7 @@ def _warnings(report: Report) -> Iterator[str]:
 def _drawings(report: Report) -> Iterator[str]:
     parts = [
         *_size_chart(report.size),
-        *_latency_chart(report),
+        *latency_chart(report),
         *_interval_chart(report),
         *frontier_plot(report),
         *error_plot(report),
@@ -143,34 +144,6 @@ def _size_chart(size: Size | None) -> Iterator[str]:
     pairs = (("before", size.baseline_bytes, "fill-before"), ("after", size.candidate_bytes, "fill-after"))
     yield "<h3>Size on disk</h3>\n"
     yield chart(Bar(name, (Piece(0, count / most, style),), text.size(count)) for name, count, style in pairs)
-
-
-def _latency_chart(report: Report) -> Iterator[str]:
-    rows: list[tuple[str, LatencyStats, str]] = []
-    if report.latency is not None:
-        rows = [
-            ("before", report.latency.baseline, "fill-before"),
-            ("after", report.latency.candidate, "fill-after"),
-        ]
-    elif report.models:
-        rows = [(model.path, model.latency, "fill-after") for model in report.models]
-    if not rows:
-        return
-    most = max(max(stats.p99_ms, stats.p50_ms) for _, stats, _ in rows) or 1.0
-    yield "<h3>Latency</h3>\n"
-    yield chart(_latency_bar(name, stats, style, most) for name, stats, style in rows)
-    names = ("half of the runs", "nine of ten", "ninety-nine of a hundred")
-    yield key([(f"fill-ink {strength}", name) for strength, name in zip(("", "half", "third"), names, strict=True)])
-
-
-def _latency_bar(name: str, stats: LatencyStats, style: str, most: float) -> Bar:
-    p50, p90, p99 = (value / most for value in (stats.p50_ms, stats.p90_ms, stats.p99_ms))
-    pieces = (
-        Piece(0, p50, style),
-        Piece(p50, max(p50, p90), f"{style} half"),
-        Piece(p90, max(p90, p99), f"{style} third"),
-    )
-    return Bar(name, pieces, text.milliseconds(stats.p50_ms))
 
 
 def _interval_chart(report: Report) -> Iterator[str]:

@@ -36,14 +36,18 @@ _PARTICULARS = re.compile(r"'[^']*'|(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.
 _MOST_REASONS = 12  # kinds of reasons shown before the rest is only counted
 
 
-def outline(report: Report, *, every: bool = False, groups: bool = False) -> list[Block]:
-    """The blocks of a report. `every` names each node and layer, not only their kinds; `groups` each channel group."""
+def outline(report: Report, *, every: bool = False, groups: bool = False, drawn: bool = False) -> list[Block]:
+    """The blocks of a report.
+
+    `every` names each node and layer, not only their kinds; `groups` each channel group. `drawn`: the view has drawings
+    and needs no pictures in letters.
+    """
     blocks = [
         *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
         *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_ranges(report.calibration, every) if report.calibration else ()),
-        *tensors(report, every),
+        *(tensors(report, every, drawn) if every or report.command == "debug" else ()),
         *regions(report, every),
         *frontier(report),
         *(_models(report) if report.models else ()),

@@ -47,6 +47,14 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """How many runs took how long: `counts[i]` of them from `edges_ms[i]` to `edges_ms[i + 1]`, the last and longer."""
+
+    edges_ms: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
 class LatencyStats:
     p50_ms: float
     p90_ms: float
@@ -54,6 +62,7 @@ class LatencyStats:
     mean_ms: float
     cv: float  # standard deviation / mean
     n: int
+    histogram: Histogram | None = None
 
 
 @dataclass(frozen=True)

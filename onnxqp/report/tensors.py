@@ -15,8 +15,8 @@ _BAR = 40  # its widest bar
 _GOOD_DB = 60.0  # no bar: rounding to 8 bits alone reaches 40 to 55
 
 
-def tensors(report: Report, every: bool) -> Iterator[Block]:
-    """The blocks; `every` lists all values, with the nodes that make them."""
+def tensors(report: Report, every: bool, drawn: bool) -> Iterator[Block]:
+    """The blocks; `every` lists all values, with the nodes that make them; `drawn`: the view has a picture."""
     found = report.tensors or []
     if not found:
         return
@@ -26,7 +26,7 @@ def tensors(report: Report, every: bool) -> Iterator[Block]:
     rest = len(found) - len(shown)
     lines = (Line(f"and {rest} better ones: --verbose lists them", "quiet"),) if rest else ()
     yield Block("worst values first", columns, rows, lines, texts=len(columns) - 2)
-    if len(found) > 1:
+    if len(found) > 1 and not drawn:
         yield Block("error along the graph", ("up to value", "", "worst SQNR"), tuple(_picture(found)), texts=2)
     causes = Counter(each.cause for each in found if each.cause != "none")
     told = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())

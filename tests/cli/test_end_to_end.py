@@ -82,6 +82,9 @@ def test_quantize_writes_beside_the_input_and_reports(run: Run, folder: Path) ->
     assert report["quantization"]["nodes_quantized"] > 0
     assert answers(folder / "m.int8.onnx").shape == (2, 4)
     assert (folder / "r.md").read_text().startswith("# onnxqp quantize: passed")
+    assert {each["node"] for each in report["tensors"]} >= {"conv1", "conv2"}, "where the error is made"
+    assert "trace" not in report["arguments"]
+    assert sum(report["latency"]["candidate"]["histogram"]["counts"]) == report["latency"]["candidate"]["n"]
 
 
 def test_prune_proves_and_writes_again_and_again(run: Run, folder: Path) -> None:
@@ -90,6 +93,7 @@ def test_prune_proves_and_writes_again_and_again(run: Run, folder: Path) -> None
     report = json.loads(ran.out)
     assert report["pruning"]["proof"]["checked"] is True
     assert report["pruning"]["channels_after"] < report["pruning"]["channels_before"]
+    assert "tensors" not in report
     assert answers(folder / "m.pruned.onnx").shape == (2, 4)
     assert run("prune", "--ratio", "0.5", "--no-validate").code == 6  # the output exists now
     assert run("prune", "--ratio", "0.5", "--no-validate", "--force").code == 0

@@ -16,6 +16,7 @@ from onnxqp.evaluate.latency import (
     Effort,
     cautions,
     compare,
+    distributions,
     measure,
     measure_each,
     ratio_interval,
@@ -300,3 +301,23 @@ def test_it_ends_once_the_question_is_settled_but_not_before_the_fewest_rounds()
     (times,) = measure(models, [FEED], effort=effort, clock=clock, settled=settled)
     assert asked[0] == 9
     assert len(times) == asked[1] < 100
+
+
+def test_runs_of_all_models_are_counted_in_the_same_bins() -> None:
+    rng = np.random.default_rng(0)
+    slow, fast = rng.lognormal(-5, 0.1, 400), rng.lognormal(-7, 0.1, 300)
+    slow[7] = 9.0  # a pause
+    before, after = distributions([slow, fast])
+    assert before.histogram is not None
+    assert after.histogram is not None
+    assert before.histogram.edges_ms == after.histogram.edges_ms
+    assert (sum(before.histogram.counts), sum(after.histogram.counts)) == (400, 300)
+    assert before.histogram.counts[-1] >= 1, "what is longer than nearly all runs stands at the end"
+    assert before.histogram.edges_ms[-1] < 20
+    assert after.histogram.counts.index(max(after.histogram.counts)) < 12
+
+
+def test_runs_that_all_take_the_same_time_have_no_histogram() -> None:
+    (found,) = distributions([np.full(20, 1e-3)])
+    assert found.histogram is None
+    assert found.p50_ms == pytest.approx(1.0)

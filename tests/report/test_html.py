@@ -15,7 +15,7 @@ import sample_reports as reports
 from PIL import Image
 
 from onnxqp.report import html
-from onnxqp.report.records import FrontierPoint, Group, Latency, NodeNote, PinnedGroup, Report, TensorError
+from onnxqp.report.records import FrontierPoint, Group, Histogram, Latency, NodeNote, PinnedGroup, Report, TensorError
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\x1b[31m\ud800\n"
 VOID = {"meta", "rect", "br"}
@@ -164,6 +164,24 @@ def test_the_error_of_every_layer_is_drawn_by_its_cause() -> None:
     assert "Error along the graph" in page
     assert re.findall(r'class="dot ([\w-]+)"', page) == ["dot-after", "dot-warm"]
     assert "relu2: 20.0 dB, clipping" in page
+
+
+def test_how_long_each_run_took_is_drawn_on_one_axis() -> None:
+    edges = [1.0, 2.0, 4.0, 8.0]
+    before, after = (
+        dataclasses.replace(reports.stats(p50), histogram=Histogram(edges, counts))
+        for p50, counts in ((3.0, [0, 5, 15]), (1.5, [20, 0, 0]))
+    )
+    page = html.render(
+        reports.quantized(latency=dataclasses.replace(reports.latency(), baseline=before, candidate=after))
+    )
+    Page(page)
+    assert re.findall(r'<path class="(fill-\w+)" d="([^"]+)"', page) == [
+        ("fill-before", "M0 60V60.0H333.3V40.0H666.7V0.0H1000.0V60Z"),
+        ("fill-after", "M0 60V0.0H333.3V60.0H666.7V60.0H1000.0V60Z"),
+    ]
+    assert "From 1.00 ms on the left to 8.00 ms or longer" in page
+    assert "How long each run took" not in html.render(reports.quantized())
 
 
 @pytest.mark.parametrize("speedups", [(1.0, 1.0), (1e-9, 1e9), (float("inf"), 2.0), (2.0,)])
