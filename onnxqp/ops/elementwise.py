@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,11 +55,11 @@ class Arithmetic(Elementwise):
         return np.asarray(self.function(*operands))
 
 
-def hand_down(labels: AxisLabels, node: ir.Node, value: ir.Value) -> None:
-    """The labels of output 0, on those axes that an operand, aligned from the right, has too."""
+def hand_down(labels: AxisLabels, node: ir.Node, value: ir.Value, but: Collection[int] = ()) -> None:
+    """The labels of output 0, on those axes that an operand, aligned from the right, has too; `but` not on these."""
     shape, output = dims_of(value), node.outputs[0]
     shift = rank_of(output) - len(shape)
-    axis_of: dict[Name, Name] = {axis + shift: axis for axis, size in enumerate(shape) if size != 1}
+    axis_of: dict[Name, Name] = {axis + shift: axis for axis, size in enumerate(shape) if size != 1 and axis not in but}
     for family in labels.families(output):
         if family.inner in axis_of:
             labels.adopt(value, labels.coarsen(family, axis_of).renamed(axis_of))

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Name, Pin, Scale, Zero
+from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Name, Scale, Zero
 from onnxqp.graph import attribute_int, constant
 from onnxqp.ops.concat import couple_joined
 from onnxqp.ops.conv import image_names, resize_groups
 from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.elementwise import Elementwise, hand_down
 from onnxqp.ops.grouped import Layer, couple_grouped
-from onnxqp.ops.join import dims_of, join, rank_of, same_shape
+from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape
 from onnxqp.ops.linear import product_names
 from onnxqp.ops.operator import Alike, Operator
 from onnxqp.ops.pool import couple_window
@@ -59,19 +59,27 @@ class Quantize(_Quantized):
         for index in _present(node, 0, 1, 2):
             value = node.inputs[index]
             assert value is not None
-            if rank_of(value) == rank_of(node.outputs[0]) and index:
-                self._pin_blocks(node, labels, value)
             if rank_of(value) == rank_of(node.outputs[0]):
-                hand_down(labels, node, value)
+                hand_down(labels, node, value, self._tie_blocks(node, labels, value) if index else ())
             elif rank_of(value) == 1 and (family := labels.family(node.outputs[0], _axis(node))) is not None:
                 labels.adopt(value, Family((0,), labels.coarsen(family, (_axis(node),)).labels))
 
-    def _pin_blocks(self, node: ir.Node, labels: AxisLabels, scale: ir.Value) -> None:
-        """Blocks of one scale each are not cut: they would not fill up again."""
+    def _tie_blocks(self, node: ir.Node, labels: AxisLabels, scale: ir.Value) -> list[int]:
+        """Blocks of one scale each go as a whole, with their scale: left ones would not fill up again.
+
+        Returns the axes that are cut in blocks.
+        """
+        found = []
         for axis, (few, many) in enumerate(zip(dims_of(scale), dims_of(node.outputs[0]), strict=True)):
-            if few not in (1, many):
-                pin = Pin(node.op_type, node.name or "", "blocks of this axis have a scale each")
-                labels.freeze(node.outputs[0], axis, pin)
+            if few is None or many is None or few in (1, many):
+                continue
+            found.append(axis)
+            channels = channel_labels(labels, node.outputs[0], axis)
+            if channels is not None:
+                first = channels[:: -(-many // few)]
+                labels.tie(channels, np.repeat(first, -(-many // few))[:many])
+                labels.adopt(scale, Family((axis,), first))
+        return found
 
     def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
         array, scale, zero = _operands(operands, node)

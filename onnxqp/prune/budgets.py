@@ -1,7 +1,7 @@
 """How much to cut for a budget: a share of the multiply-accumulates, the parameters or the measured time to keep.
 
 Costs do not follow a ratio linearly (channels are rounded, layers lie between two cut ones), so the ratio is found by
-trial: halving the interval around the budget, and keeping the plan that came nearest.
+trial (`latency`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,9 @@ from onnxqp.specs import Feed
 Clock: TypeAlias = Callable[[ir.Model], float]  # time of a model as a share of the original's
 Share: TypeAlias = Callable[[ir.Model], float]
 
-TRIALS = 10
-TIMED_TRIALS = 6  # each takes a measurement
 SMALL = 0.05  # of the multiply-accumulates that a cut saves: cuts that together save less are doubted...
 SAME = 0.01  # ...and are not made where the model is no slower without them, but for this share
 DOUBTS = 3  # measurements for that
-CLOSE = 0.01  # of the budget: near enough to stop timing
 QUICK = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=15, min_seconds=0.3, floor_runs=7, max_seconds=4.0)
 
 
@@ -42,8 +39,6 @@ class Budget:
     option: str
     wanted: float
     share: Share
-    trials: int = TRIALS
-    close: float = 0.0
     timed: bool = False
 
 
@@ -58,7 +53,7 @@ def budget_of(options: PruneOptions, model: ir.Model, clock: Clock | None) -> Bu
     if options.latency_ratio is not None:
         if clock is None:
             raise UsageError("--latency-ratio needs inputs to measure with", hint="pass samples, or another budget")
-        return Budget("--latency-ratio", options.latency_ratio, clock, TIMED_TRIALS, CLOSE, timed=True)
+        return Budget("--latency-ratio", options.latency_ratio, clock, timed=True)
     return None
 
 

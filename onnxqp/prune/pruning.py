@@ -19,6 +19,7 @@ from onnxqp.prune.budgets import DOUBTS, SAME, SMALL, Budget, Clock, budget_of, 
 from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.criteria import Scorer, criterion_scorer
 from onnxqp.prune.groups import Bundle, ChannelGroup, Grouping, find_groups
+from onnxqp.prune.latency import find_cut, nearest
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import opened, prove, random_feeds
 from onnxqp.prune.select import choose, removed_labels
@@ -113,7 +114,8 @@ def plan(
     if heads is None:
         return made
     other = _planned(model, options, heads, step, scorer, clock)
-    return other if _costs_less(other, made, samples) else made
+    alike = options.ratio is None and options.threshold is None  # both meet the budget
+    return other if (alike or _saves_as_much(other, made)) and _costs_less(other, made, samples) else made
 
 
 def _planned(
@@ -131,15 +133,17 @@ def _planned(
     return _choose(made, options, step) if budget is None else _within(made, options, budget, step)
 
 
+def _saves_as_much(one: Plan, other: Plan) -> bool:
+    whole = count_macs(one.model)
+    left, others = (count_macs(cut_model(made.model, made.labels, made.cut)) for made in (one, other))
+    return whole - left >= (1 - ABOUT) * (whole - others)
+
+
 def _costs_less(one: Plan, other: Plan, samples: Sequence[Feed]) -> bool:
-    """Whether a plan saves about as much as another and changes the outputs less, by a good margin."""
-    pruned = [cut_model(made.model, made.labels, made.cut) for made in (one, other)]
-    saved = [count_macs(made.model) - count_macs(left) for made, left in zip((one, other), pruned, strict=True)]
-    if saved[0] < (1 - ABOUT) * saved[1]:
-        return False
+    """Whether a plan changes the outputs less than another, by a good margin."""
     probe = Reference(one.model, samples[:JUDGES])
     try:
-        noise = [probe.noise_of(left) for left in pruned]
+        noise = [probe.noise_of(cut_model(made.model, made.labels, made.cut)) for made in (one, other)]
     except OnnxqpError:  # the proof will tell why
         return False
     return noise[0] < MARGIN * noise[1]
@@ -152,18 +156,25 @@ def _choose(made: Plan, options: PruneOptions, step: int) -> Plan:
 
 def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Plan:
     """The plan that leaves the share that the budget wants, as nearly as channels allow."""
-    low, high, found = 0.0, 1.0, list[tuple[float, Plan]]()
     plain = replace(options, macs_ratio=None, params_ratio=None, latency_ratio=None)
-    for _ in range(budget.trials):
-        ratio = (low + high) / 2
-        tried = _choose(made, replace(plain, ratio=ratio), step)
-        left = budget.share(cut_model(made.model, made.labels, tried.cut)) if tried.removes else 1.0
-        found.append((abs(left - budget.wanted), tried))
-        if abs(left - budget.wanted) < budget.close * budget.wanted:
-            break
-        low, high = (ratio, high) if left > budget.wanted else (low, ratio)
-    best = min(found, key=lambda entry: entry[0])[1]
-    return _without_idle(best, budget) if budget.timed and best.removes else best
+    whole = count_macs(made.model) or 1
+    last: list[tuple[Plan, ir.Model]] = []  # work and time are asked of the same plan, one after the other
+
+    def cut(ratio: float) -> Plan:
+        return _choose(made, replace(plain, ratio=ratio), step)
+
+    def pruned(tried: Plan) -> ir.Model:
+        if not last or last[0][0] is not tried:
+            last[:] = [(tried, cut_model(made.model, made.labels, tried.cut) if tried.removes else made.model)]
+        return last[0][1]
+
+    def share(tried: Plan) -> float:
+        return budget.share(pruned(tried)) if tried.removes else 1.0
+
+    if budget.timed:
+        best = find_cut(budget.wanted, cut, lambda tried: count_macs(pruned(tried)) / whole, share)
+        return _without_idle(best, budget) if best.removes else best
+    return nearest(budget.wanted, cut, share)
 
 
 def _without_idle(made: Plan, budget: Budget) -> Plan:

@@ -45,7 +45,7 @@ def test_the_clock_is_believed(wanted):
 
     done = prune_model(model, [b.feed], PruneOptions(latency_ratio=wanted, round_to=1), step=1, clock=clock)
     assert np.sqrt(done.pruning.macs_ratio) == pytest.approx(wanted, abs=0.05)
-    assert 1 <= len(asked) <= 10
+    assert 1 <= len(asked) <= 20
 
 
 def test_time_without_a_clock_is_a_usage_error():
