@@ -23,7 +23,7 @@ from onnxqp.recover.clipped import Row, refit_clipped
 from onnxqp.recover.layers import Layer, clipping, drop_idle, find_layers, shortcuts
 from onnxqp.recover.least_squares import Kind, refit
 from onnxqp.recover.moments import Moments
-from onnxqp.recover.sampling import Batch, affordable, choose_positions, least_damping
+from onnxqp.recover.sampling import Batch, affordable, choose_positions, held_out, least_damping
 from onnxqp.recover.walk import Walk
 from onnxqp.report.records import Recovery
 from onnxqp.specs import Feed
@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[int, int | None], None]
 BUDGET = 384 * 2**20  # bytes of samples, and of kept activations for each of the two models
 LARGEST = 4608  # inputs times taps of a layer that is refitted
 KEPT = 160 * 2**20  # bytes of rows that are looked at again, where a layer ends in a clipping activation
-_HELD = 5  # every fifth sample is held out
+_HELD = 5  # of fewer samples than this, every fifth row is held out
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Pairs:
                 if (x.nbytes + 2 * y.nbytes) * self.samples > KEPT:
                     self.clipping = None
             if self.samples >= _HELD:
-                self._add(waiting, number % _HELD == _HELD - 1, (x, y, added))
+                self._add(waiting, held_out(number, self.samples), (x, y, added))
             else:
                 away = np.arange(x.shape[1]) % _HELD == _HELD - 1
                 self._add(waiting, False, (x[:, ~away], y[:, ~away], added[:, ~away]))

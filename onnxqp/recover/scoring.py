@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -16,8 +16,9 @@ from onnxqp.prune.groups import Grouping
 from onnxqp.recover.effects import Effects
 from onnxqp.recover.elimination import Reader, eliminate, reader_of
 from onnxqp.recover.layers import Layer, shortcuts
+from onnxqp.recover.loudness import Passage, loudness
 from onnxqp.recover.moments import Moments
-from onnxqp.recover.sampling import Batch, affordable, choose_positions, least_damping
+from onnxqp.recover.sampling import Batch, affordable, choose_positions, held_out, least_damping
 from onnxqp.recover.walk import Walk
 from onnxqp.specs import Feed
 
@@ -29,7 +30,6 @@ BUDGET = 384 * 2**20
 MEASURED_AT = (0.12, 0.3, 0.55, 0.8)  # shares of a group's channels that are gone when the outputs are looked at
 _LEAST = 1e-12
 _DAMPING = 0.1  # 0.01 chose worse where classes are missing from the samples, and no better elsewhere
-_HELD = 5  # every fifth sample is held out
 LARGEST = 2304  # inputs times taps of a layer whose covariance is inverted
 
 
@@ -44,44 +44,26 @@ def score_channels(
 ) -> FloatArray:
     """A score for every class of `grouping`, by label; NaN where no layer with a constant weight reads it."""
     samples = affordable(feeds, BUDGET)
-    apart = samples[_HELD - 1 :: _HELD] if kind == "reconstruction" else []
+    count = len(samples)
+    apart = [feed for n, feed in enumerate(samples) if held_out(n, count)] if kind == "reconstruction" else []
     effects = Effects(model, apart or samples) if kind == "reconstruction" else None
     if apart:  # what a refit does to the outputs shows on samples that it was not made from
-        samples = [feed for place, feed in enumerate(samples) if place % _HELD != _HELD - 1]
-    walk = Walk(model, samples, budget=BUDGET)
-    group_of = {int(c): n for n, group in enumerate(grouping.groups) for c in group.classes}
-    consuming = {use.node for use in labels.consumptions.values()}
-    readers: dict[int, list[_Place]] = {}
-    for node in walk.order:
-        contraction = rule_for(node).contraction(node)
-        data = None if contraction is None else node.inputs[contraction.data]
-        if contraction is None or data is None or data.shape is None:
-            continue
-        axis = contraction.contracted % len(data.shape)
-        family = labels.family(data, axis)
-        if family is None or len(family.axes) > 1:
-            continue
-        layer = Layer(node, contraction, None)
-        classes = grouping.roots[family.labels]
-        if node.name not in consuming:
-            continue  # channels pass: what they are worth shows further on
-        groups = {group_of[c] for c in classes.tolist() if c in group_of}
-        if not groups:
-            continue
-        moments, positions = _moments(layer, walk, len(samples), seed)
-        least = least_damping(layer, positions, len(samples))
-        for part, reader in enumerate(_readers(layer, moments, least, classes, kind)):
-            for number in groups:
-                readers.setdefault(number, []).append(_Place(layer, part, reader, moments.x_mean[part]))
+        samples = [feed for n, feed in enumerate(samples) if not held_out(n, count)]
+    layers = list(_read(model, labels, grouping, samples, kind, seed))
+    if kind == "reconstruction":
+        weights = loudness([layer.passage for layer in layers], len(grouping.roots))
+        layers = [layer.weighted(each) for layer, each in zip(layers, weights, strict=True)]
     scores = np.full(len(grouping.roots), np.nan)
     for number, group in enumerate(grouping.groups):
-        if number in readers:
-            classes = group.classes.tolist()
-            if effects is None:
-                scores[group.classes] = np.sum([place.reader.costs(classes) for place in readers[number]], axis=0)
-            else:
-                own = [place.of(classes) for place in readers[number]]
-                scores[group.classes] = _eliminated([place for place in own if place.reader.places], classes, effects)
+        places = [place for layer in layers if number in layer.groups for place in layer.places]
+        classes = group.classes.tolist()
+        if not places:
+            continue
+        if effects is None:
+            scores[group.classes] = np.sum([place.reader.costs(classes) for place in places], axis=0)
+        else:
+            own = [place.of(classes) for place in places]
+            scores[group.classes] = _eliminated([place for place in own if place.reader.places], classes, effects)
     return scores
 
 
@@ -93,6 +75,16 @@ class _Place:
     part: int
     reader: Reader
     mean: FloatArray
+    scale: FloatArray | None = None  # of the reader's outputs, where their errors do not count alike
+
+    def matrix(self) -> FloatArray:
+        """The reader's weight as the layer has it."""
+        return self.reader.matrix if self.scale is None else self.reader.matrix / self.scale
+
+    def weighted(self, weights: FloatArray) -> _Place:
+        """The same with errors that count as much as `weights` say, by output."""
+        scale, reader = np.sqrt(weights), self.reader
+        return replace(self, reader=Reader(reader.inverse, reader.matrix * scale, reader.places, 1.0), scale=scale)
 
     def of(self, classes: Sequence[int]) -> _Place:
         """A copy for one group's elimination."""
@@ -100,6 +92,65 @@ class _Place:
         places = {c: p for c, p in reader.places.items() if c in wanted}
         copy = Reader(reader.inverse.copy(), reader.matrix.copy(), places, reader.weight)
         return replace(self, reader=copy)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A layer that reads channels of `groups` (by number)."""
+
+    groups: frozenset[int]
+    places: tuple[_Place, ...]
+    passage: Passage
+
+    def weighted(self, weights: FloatArray) -> _Read:
+        places = (place.weighted(each) for place, each in zip(self.places, weights, strict=True))
+        return replace(self, places=tuple(places))
+
+
+def _read(
+    model: ir.Model, labels: AxisLabels, grouping: Grouping, samples: Sequence[Feed], kind: Score, seed: int
+) -> Iterator[_Read]:
+    """The layers that read channels of groups, in the order of running."""
+    walk = Walk(model, samples, budget=BUDGET)
+    group_of = {int(c): n for n, group in enumerate(grouping.groups) for c in group.classes}
+    consuming = {use.node for use in labels.consumptions.values()}  # through others channels pass
+    for node in walk.order:
+        contraction = rule_for(node).contraction(node)
+        data = None if contraction is None else node.inputs[contraction.data]
+        if contraction is None or data is None or data.shape is None or node.name not in consuming:
+            continue
+        family = labels.family(data, contraction.contracted % len(data.shape))
+        if family is None or len(family.axes) > 1:
+            continue
+        classes = grouping.roots[family.labels]
+        groups = frozenset(group_of[c] for c in classes.tolist() if c in group_of)
+        if not groups:
+            continue
+        layer = Layer(node, contraction, None)
+        moments, positions = _moments(layer, walk, len(samples), seed)
+        least = least_damping(layer, positions, len(samples))
+        readers = _readers(layer, moments, least, classes, kind)
+        places = tuple(_Place(layer, n, reader, moments.x_mean[n]) for n, reader in enumerate(readers))
+        leaving = _leaving(labels, grouping, node.name or "", moments.y.shape)
+        yield _Read(groups, places, _passage(layer, moments, classes, leaving))
+
+
+def _leaving(labels: AxisLabels, grouping: Grouping, node: str, shape: tuple[int, ...]) -> IntArray | None:
+    """The channels that a layer makes, `[groups, outputs]`, as `shape` says."""
+    weight = next((weight for weight in labels.weights if weight.node == node and weight.produced is not None), None)
+    family = None if weight is None else labels.family(weight.value, weight.produced or 0)
+    if family is None or family.labels.size != np.prod(shape):
+        return None
+    return np.asarray(grouping.roots[family.labels].reshape(shape), np.int64)
+
+
+def _passage(layer: Layer, moments: Moments, classes: Labels, leaving: IntArray | None) -> Passage:
+    matrix, count = layer.matrix(), max(moments.count, 1)
+    groups, inputs, _ = matrix.shape
+    entering = np.repeat(classes.reshape(groups, -1), groups * inputs // classes.size, axis=1)
+    variance = np.maximum(moments.yy / count - np.square(moments.y / count), 0.0)
+    spread = np.diagonal(moments.covariance, axis1=1, axis2=2)
+    return Passage(matrix, entering.astype(np.int64), leaving, spread, variance)
 
 
 def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effects) -> FloatArray:
@@ -114,7 +165,7 @@ def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effec
 
     def watch(number: int, cost: float) -> None:
         if number in stops:
-            changed = [(place.layer, place.part, place.reader.matrix, place.mean) for place in places]
+            changed = [(place.layer, place.part, place.matrix(), place.mean) for place in places]
             gone.append(number)
             lost.append(cost)
             effect.append(max(effects.of(changed), effect[-1]))

@@ -72,7 +72,7 @@ def test_without_budgets_the_fastest_that_loses_next_to_nothing(compressed, tmp_
 def test_a_share_of_bytes_is_a_budget_that_pruning_can_meet(compressed):
     report = compressed(how=options(size_ratio=0.3))
     (taken,) = (point for point in report.frontier if point.chosen)
-    assert taken.settings["macs_ratio"] < 0.8
+    assert taken.settings["macs_ratio"] < 0.9
     assert taken.size_ratio >= 1 / 0.3
     assert report.passed
     assert report.pruning.recovery.kind == "least-squares"

@@ -15,6 +15,7 @@ from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
 from onnxqp.recover import prune_and_recover, settled
 from onnxqp.recover.elimination import eliminate, reader_of
+from onnxqp.recover.sampling import held_out
 from onnxqp.recover.scoring import score_channels
 
 
@@ -139,3 +140,26 @@ def test_a_score_says_what_the_outputs_lose() -> None:
     scores = score_channels(model, labels, grouping, samples(build))
     loud, silent = (scores[group.classes].sum() for group in grouping.groups)
     assert silent < loud * 0.01
+
+
+def test_what_judges_comes_in_one_piece() -> None:
+    assert [n for n in range(20) if held_out(n, 20)] == [8, 9, 10, 11]
+    assert sum(held_out(n, 512) for n in range(512)) in (102, 103)
+    assert not any(held_out(n, 1) for n in range(1))
+
+
+def test_a_channel_goes_that_only_a_silent_channel_reads() -> None:
+    """Two hidden channels of the same size: one makes an output that the last layer hardly looks at."""
+    build = Build()
+    first = build.conv(build.input(1, 2, 8, 8), 2, 4, 1)
+    second = build.conv(build.op("Relu", first), 4, 4, 1)
+    model = build.model(build.conv(build.op("Relu", second), 4, 3, 1))
+    names = [node.inputs[1] for node in model.graph if node.op_type == "Conv"]
+    middle, last = np.eye(4)[:, :, None, None], np.ones((3, 4, 1, 1)) * np.array([1, 1, 0.01, 1])[:, None, None]
+    for weight, array in zip(names[1:], (middle, last), strict=True):
+        assert weight is not None
+        set_initializer(weight, array.astype(np.float32))
+    made = plan(model, PruneOptions(ratio=0.0), step=1)
+    group = made.grouping.groups[0]
+    scores = score_channels(model, made.labels, made.grouping, samples(build))
+    assert int(np.argmin(scores[group.classes])) == 2
