@@ -13,6 +13,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 SCALES = "onnxqp.scales"  # in a model's meta: magnitudes of per-channel scales that were folded away, by value
 
 FOLDED = "_folded"  # how the name of a value ends that was computed while the graph was cleaned up
+_NAMES = "onnxqp.names"  # in the meta of a graph: the names that are taken
 
 
 def op_name(node: ir.Node) -> str:
@@ -99,7 +100,8 @@ def iterate(model: ir.Model) -> Iterator[ir.Node]:
 
 def taken_names(graph: ir.Graph) -> set[str]:
     """The names of all values and nodes of a graph and of the bodies inside it."""
-    names = {value.name for value in (*graph.inputs, *graph.initializers.values()) if value.name}
+    inside = (graph, *graph.subgraphs())
+    names = {value.name for each in inside for value in (*each.inputs, *each.initializers.values()) if value.name}
     for node in ir.traversal.RecursiveGraphIterator(graph):
         names.update(output.name for output in node.outputs if output.name)
         if node.name:
@@ -107,12 +109,26 @@ def taken_names(graph: ir.Graph) -> set[str]:
     return names
 
 
+def renew_names(model: ir.Model) -> None:
+    """Let `unique_name` look anew at what is taken; where there are bodies, in all of them at once.
+
+    A value in a body must not have the name of one around it: onnxruntime calls that no single assignment.
+    """
+    graphs = list(model.graphs())
+    if len(graphs) == 1:
+        model.graph.meta.pop(_NAMES, None)
+        return
+    names = taken_names(model.graph)
+    for graph in graphs:
+        graph.meta[_NAMES] = names
+
+
 def unique_name(graph: ir.Graph, name: str) -> str:
     """`name`, or `name_1`, `name_2`... when it is taken. The set of names is kept on the graph: linear in total."""
-    names: set[str] | None = graph.meta.get("onnxqp.names")
+    names: set[str] | None = graph.meta.get(_NAMES)
     if names is None:
         names = taken_names(graph)
-        graph.meta["onnxqp.names"] = names
+        graph.meta[_NAMES] = names
     candidate, n = name, 0
     while candidate in names or candidate in graph.initializers:
         n += 1

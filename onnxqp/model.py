@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from onnxqp import integrity, outputs, protos
 from onnxqp.errors import ModelError, UnsupportedError
-from onnxqp.graph import put_in_order
+from onnxqp.graph import put_in_order, renew_names
 from onnxqp.report.records import ModelSummary
 from onnxqp.wire import Buffer, Light, lighten
 
@@ -193,7 +193,7 @@ def clone(model: ir.Model) -> ir.Model:
     """A model with a graph of its own whose weights are shared with the old one: cheap."""
     copy = model.clone()
     copy.meta.update(model.meta)
-    copy.graph.meta.pop("onnxqp.names", None)
+    renew_names(copy)
     return copy
 
 

@@ -290,6 +290,15 @@ def optimized_graph(source: Source, *, threads: int = 1, options: Mapping[str, s
         return onnx.load_model(str(path), load_external_data=False)
 
 
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of the graph and of the bodies of its If, Loop and Scan nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_nodes(attribute.g)
+
+
 @dataclass(frozen=True)
 class KernelTime:
     """What one node of the optimised graph takes in one inference, in nanoseconds (the median of several)."""

@@ -110,6 +110,18 @@ class Float:
     reason: str
 
 
+@dataclass(frozen=True)
+class AtRun(Float):
+    """Reads and writes float; on integers it quantizes what it reads at every inference, in an operator of its own.
+
+    `becomes` is that operator, in onnxruntime's domain; None: the node is one already. `weights` are the inputs that it
+    takes as int8, each [directions, gates, columns].
+    """
+
+    becomes: str | None = None
+    weights: tuple[int, ...] = ()
+
+
 Role: TypeAlias = Compute | Movement | Activation | Float
 
 

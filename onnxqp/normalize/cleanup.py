@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 
 from onnxqp import ops
-from onnxqp.graph import iterate
+from onnxqp.graph import iterate, renew_names
 from onnxqp.specs import Note
 
 
@@ -29,8 +29,6 @@ def lift_constants(model: ir.Model) -> None:
 
 def name_everything(model: ir.Model) -> None:
     """Unique, stable names for nodes and values. Inputs and outputs keep theirs."""
-    for graph in model.graphs():
-        graph.meta.pop("onnxqp.names", None)
     common.NameFixPass()(model)
     _name_bodies(model)
     seen: set[str] = set()
@@ -40,6 +38,7 @@ def name_everything(model: ir.Model) -> None:
             name = f"{name}_{index}"
         seen.add(name)
         node.name = name
+    renew_names(model)
 
 
 def _name_bodies(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, iterate, unique_name
+from onnxqp.graph import add_initializer, constant, iterate, renew_names, unique_name
 from onnxqp.model import clone
 from onnxqp.normalize.cleanup import remove_pass_through
 from onnxqp.specs import Note
@@ -54,8 +54,8 @@ def store_halves(model: ir.Model) -> int:
     stored = 0
     if not model.meta.get(_HALVED):
         return stored
+    renew_names(model)
     for graph in model.graphs():
-        graph.meta.pop("onnxqp.names", None)
         for value in list(graph.initializers.values()):
             array = constant(value)
             if array is None or array.dtype != np.float32 or array.nbytes < _LEAST_BYTES or value.is_graph_output():
@@ -91,8 +91,8 @@ class _Conversion:
         given = [value for value in self.model.graph.inputs if value.dtype in self.kinds]
         made = [value for value in self.model.graph.outputs if value.dtype in self.kinds]
         kinds = {value: value.dtype for value in made}
+        renew_names(self.model)
         for graph in self.model.graphs():
-            graph.meta.pop("onnxqp.names", None)
             for value in graph.initializers.values():
                 self._constant(value)
             for value in graph.inputs:

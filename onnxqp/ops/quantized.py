@@ -21,7 +21,7 @@ from onnxqp.ops.linear import product_names
 from onnxqp.ops.operator import Alike, Operator
 from onnxqp.ops.pool import couple_window
 from onnxqp.ops.reduce import reduced_axes
-from onnxqp.specs import Float, Role
+from onnxqp.specs import AtRun, Float, Role
 
 
 class _Quantized(Operator):
@@ -310,7 +310,6 @@ class Packed(_Quantized):
         for name in (
             "QAttention",
             "QEmbedLayerNormalization",
-            "DynamicQuantizeLSTM",
             "MatMulNBits",
             "GatherBlockQuantized",
         )
@@ -318,6 +317,15 @@ class Packed(_Quantized):
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         labels.pin_node(node, f"the integer weights of {node.op_type} are packed for the whole layer")
+
+
+class PackedLSTM(Packed):
+    """An LSTM that quantizes what it reads at every inference; pinned like the other packed ones."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.DynamicQuantizeLSTM",)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return AtRun("quantized already")
 
 
 def _present(node: ir.Node, *indices: int) -> list[int]:

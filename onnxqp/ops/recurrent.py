@@ -15,7 +15,7 @@ from onnxqp.ops import quantizing
 from onnxqp.ops.cost import recurrent_macs
 from onnxqp.ops.join import channel_labels, dims_of, is_weight
 from onnxqp.ops.operator import Operator
-from onnxqp.specs import Role
+from onnxqp.specs import AtRun, Role
 
 _DATA, _WEIGHT, _RECURRENCE, _BIAS, _HIDDEN, _CELL, _PEEPHOLES = 0, 1, 2, 3, 5, 6, 7
 
@@ -46,6 +46,13 @@ class LSTM(_Recurrent):
 
     op_types: ClassVar[tuple[str, ...]] = ("LSTM",)
     gates: ClassVar[int] = 4
+
+    def quantization(self, node: ir.Node) -> Role:
+        """onnxruntime's DynamicQuantizeLSTM has no `layout`."""
+        if attribute_int(node, "layout", 0):
+            return quantizing.no_kernel(node)
+        reason = "an integer LSTM quantizes at every inference: taken by --target auto where it is faster and as exact"
+        return AtRun(reason, "DynamicQuantizeLSTM", (_WEIGHT, _RECURRENCE))
 
 
 class GRU(_Recurrent):

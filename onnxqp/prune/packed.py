@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, tensor_bytes, unique_name
+from onnxqp.graph import add_initializer, constant, renew_names, tensor_bytes, unique_name
 
 OPSET = 13  # Slice, CumSum and BitShift are older
 NODES = 900  # bytes that the nodes, their names and their small constants take
@@ -24,7 +24,7 @@ def pack_zeros(model: ir.Model) -> int:
     if model.opset_imports.get("", 0) < OPSET:
         return 0
     graph = model.graph
-    graph.meta.pop("onnxqp.names", None)
+    renew_names(model)
     shared: dict[str, ir.Value] = {}
     packed = 0
     for value in list(graph.initializers.values()):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxqp.graph import dims, is_constant, iterate, op_name
 from onnxqp.ops import rule_for
 from onnxqp.options import Selection
-from onnxqp.specs import Activation, Compute, Float, Movement, Role
+from onnxqp.specs import Activation, AtRun, Compute, Float, Movement, Role
 from onnxqp.targets import Kernel, Move, Target
 
 APART = 8.0  # three bits of eight
@@ -59,6 +59,7 @@ class Annotation:
     read_by: dict[ir.Value, list[Unit]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # by node name
     quantizable: set[str] = field(default_factory=set)
+    at_run: set[str] = field(default_factory=set)  # quantized already: they quantize what they read at every inference
     names: list[tuple[str, str]] = field(default_factory=list)  # (name, type) of all arithmetic, in order
 
     def without(self, names: Collection[str], because: str) -> Annotation:
@@ -134,7 +135,10 @@ def annotate(model: ir.Model, target: Target, selection: Selection) -> Annotatio
             annotation.names.append((name, op_name(node)))
             if kernel is not None:
                 annotation.quantizable.add(name)
-        if node in absorbed:
+        if isinstance(role, AtRun) and role.becomes is None:
+            annotation.at_run.add(name)
+            annotation.quantizable.add(name)
+        if node in absorbed or name in annotation.at_run:
             continue
         reason = _reason_against(model, node, role, target, selection)
         if reason is not None or kernel is None or isinstance(role, Activation | Float):

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, set_initializer, unique_name
+from onnxqp.graph import add_initializer, constant, renew_names, set_initializer, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.bias import Means, mean_shift
@@ -50,8 +50,7 @@ def store_at_rest(
     output.
     """
     done = Stored()
-    for graph in model.graphs():
-        graph.meta.pop("onnxqp.names", None)
+    renew_names(model)
     for graph, value, exact in _worth_it(model):
         readers = [use.node for use in value.uses()]
         array = constant(value)

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, dims, is_constant, unique_name
+from onnxqp.graph import add_initializer, constant, dims, is_constant, renew_names, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.weights import quantize_weight
@@ -48,7 +48,7 @@ def make_dynamic(model: ir.Model, nodes: Collection[str], *, per_tensor: bool, s
     products in 16 bits (`onnxqp.quantize.weights`), and activations take the whole of 0..255 here. The opset must be
     11 or more, that of DynamicQuantizeLinear.
     """
-    model.graph.meta.pop("onnxqp.names", None)
+    renew_names(model)
     rewriter = _Rewriter(model.graph, per_tensor, saturates)
     chosen = [node for node in model.graph if node.name in nodes and reason_against_dynamic(node) is None]
     for node in chosen:

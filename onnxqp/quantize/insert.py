@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.errors import InternalError
-from onnxqp.graph import add_initializer, constant, unique_name
+from onnxqp.graph import add_initializer, constant, renew_names, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, QuantizationPlan
 from onnxqp.quantize.arithmetic import (
@@ -61,7 +61,7 @@ def insert(
     `roundings`, by the name of the node, round weights by what that does to the output; others go to the nearest.
     `per_tensor`: one scale per weight instead of one per output channel.
     """
-    model.graph.meta.pop("onnxqp.names", None)  # a clone may hold the names of its original's later life
+    renew_names(model)  # a clone may hold the names of its original's later life
     return _Inserter(model, plan, parameters, means, roundings, per_tensor).run()
 
 

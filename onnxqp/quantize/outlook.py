@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxqp.evaluate.latency import Effort, Seconds, measure, ratio_interval
 from onnxqp.quantize.candidate import Candidate, Material
@@ -119,7 +120,12 @@ def _many_products(material: Material, costs: Costs) -> bool:
 
 def race(material: Material, candidates: Sequence[Candidate], probe: Probe, threads: int) -> tuple[float, list[float]]:
     """Seconds of one inference in float, and how many times as fast each candidate is."""
-    sessions = [Session(each, threads=threads) for each in (material.original, *(c.model for c in candidates))]
+    return race_models([material.original, *(candidate.model for candidate in candidates)], probe, threads)
+
+
+def race_models(models: Sequence[ir.Model], probe: Probe, threads: int) -> tuple[float, list[float]]:
+    """Seconds of one inference of the first, and how many times as fast each of the others is."""
+    sessions = [Session(each, threads=threads) for each in models]
     slow, *times = _seconds(sessions, probe, RACE)
     speedups = [slow / time for time in times]
     for index, speedup in enumerate(speedups):

@@ -36,6 +36,7 @@ from onnxqp.quantize.placement import Placement, Trial, place, place_by_table, p
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.preparation import Preparation, evenly, in_equal_scales
 from onnxqp.quantize.quality import Probe
+from onnxqp.quantize.recurrent import with_integer_recurrences
 from onnxqp.report.records import Quantization
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
@@ -138,15 +139,17 @@ def quantize_model(
     few = evenly(repeatable, FEW) if few is None else few
     measured = measured or Measurements()
     model, table = checked(model), resolve(measured.resolved(options.target))
-    make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
     if _too_much(model, options):
+        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
         made = make.whole()
         probe = Probe(made.material.model, evenly(few, PROBE_FEEDS), measured)
         few_units = len(made.material.annotation.units) <= SEARCHED_UNITS
         placement = place_by_table(made.material, make.draft.costs, probe, search=few_units)
     else:
+        probe = Probe(model, evenly(few, PROBE_FEEDS), measured)
+        model = with_integer_recurrences(model, table, options, probe, threads=threads)
+        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
         sketch = make.sketch()
-        probe = Probe(sketch.model, evenly(few, PROBE_FEEDS), measured)
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
         made, placement = _by_clock(make, outlook, probe, threads)
     if not placement.candidate.changed:

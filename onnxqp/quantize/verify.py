@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from onnxqp.graph import iterate
 from onnxqp.plan import PlannedNode, QuantizationPlan
 from onnxqp.quantize.conditions import broken_condition
 from onnxqp.report.records import NodeNote
-from onnxqp.runtime import optimized_graph
+from onnxqp.runtime import all_nodes, optimized_graph
 
 _SUFFIX = re.compile(r"(_token_\d+|/duplicated)+$")  # what onnxruntime's layout passes append to a node's name
 
@@ -21,9 +22,9 @@ def unfused_nodes(model: ir.Model, plan: QuantizationPlan) -> list[NodeNote]:
     Raises what the runtime says when the model does not load.
     """
     found: dict[str, list[str]] = {}
-    for node in optimized_graph(model).graph.node:
+    for node in all_nodes(optimized_graph(model).graph):
         found.setdefault(_SUFFIX.sub("", node.name), []).append(node.op_type)
-    nodes = {node.name or "": node for node in model.graph}
+    nodes = {node.name or "": node for node in iterate(model)}
     notes = []
     for planned in plan.integer_nodes:
         if not any(op_type in planned.fused for op_type in found.get(planned.node, ())):

@@ -1,0 +1,91 @@
+"""Dynamic quantization of recurrent layers: int8 weights, and what the layer reads quantized at every inference.
+
+LSTM -> com.microsoft.DynamicQuantizeLSTM, the one integer kernel that onnxruntime has for recurrences
+(core/mlas and contrib_ops/cpu/quantization/dynamic_quantize_lstm.cc). Both its ends are float, so that whether it pays
+depends on nothing else in the model: the clock is asked first of all, and the rest is placed around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxqp.graph import add_initializer, constant, is_constant, iterate, op_name
+from onnxqp.model import clone
+from onnxqp.normalize.cleanup import remove_dead
+from onnxqp.ops import rule_for
+from onnxqp.options import QuantizeOptions
+from onnxqp.quantize.outlook import LEAST_GAIN, race_models
+from onnxqp.quantize.quality import Probe, decibels
+from onnxqp.quantize.weights import quantize_weight
+from onnxqp.specs import AtRun
+from onnxqp.targets import Kernel, Target
+
+_OPERANDS = 8  # inputs of a recurrent layer; what the integer one has beside them follows
+_DOMAIN = "com.microsoft"
+
+
+def with_integer_recurrences(
+    model: ir.Model, target: Target, options: QuantizeOptions, probe: Probe, *, threads: int
+) -> ir.Model:
+    """A copy whose recurrent layers compute on integers, where that is faster here and as exact; else the model."""
+    names = [node.name or "" for node in iterate(model) if _reason_against(node, options) is None]
+    if not names:
+        return model
+    saturates = any(isinstance(each, Kernel) and each.saturates for each in target.kernels.values())
+    work = clone(model)
+    quantize_recurrences(work, names, per_tensor=options.per_tensor, saturates=saturates)
+    _, (speedup,) = race_models([model, work], probe, threads)
+    exact = speedup >= 1 + LEAST_GAIN and decibels(probe.noise_of(work)) >= probe.enough_db
+    return work if exact else model
+
+
+def quantize_recurrences(model: ir.Model, names: Collection[str], *, per_tensor: bool, saturates: bool) -> None:
+    """Rewrite the named layers in place, also in bodies. `saturates`: the CPU adds neighbouring products in 16 bits."""
+    for node in [node for node in iterate(model) if node.name in names]:
+        _rewrite(node, per_tensor, saturates)
+    model.opset_imports.setdefault(_DOMAIN, 1)
+    remove_dead(model)
+
+
+def _reason_against(node: ir.Node, options: QuantizeOptions) -> str | None:
+    role = rule_for(node).quantization(node)
+    if not isinstance(role, AtRun) or role.becomes is None:
+        return "no integer kernel"
+    operands = [node.inputs[index] for index in (0, *role.weights)]
+    if any(value is None or value.dtype != ir.DataType.FLOAT for value in operands):
+        return "its operands are not float32"
+    if not all(is_constant(value) for value in operands[1:]) or is_constant(operands[0]):
+        return "its weights are not constant"
+    return options.selection.reason_against(node.name or "", op_name(node))
+
+
+def _rewrite(node: ir.Node, per_tensor: bool, saturates: bool) -> None:
+    """Each weight [directions, gates, columns] becomes integers [directions, columns, gates] with scales and zeros."""
+    role, graph = rule_for(node).quantization(node), node.graph
+    if not isinstance(role, AtRun) or role.becomes is None or graph is None:
+        raise ValueError(f"{node.name} has no integer kernel")
+    node.resize_inputs(_OPERANDS + 2 * len(role.weights))
+    for place, index in enumerate(role.weights):
+        value = node.inputs[index]
+        array = constant(value)
+        if value is None or array is None:
+            raise ValueError(f"{node.name} has a computed weight")
+        done = [
+            quantize_weight(each.T, None if per_tensor else 1, summed=(0,), safe=saturates)
+            for each in np.asarray(array, np.float32)
+        ]
+        scales = np.stack([each.scale for each in done])
+        parts: dict[int, tuple[str, npt.NDArray[Any]]] = {
+            index: ("quantized", np.stack([each.values for each in done])),
+            _OPERANDS + 2 * place: ("scale", scales),
+            _OPERANDS + 2 * place + 1: ("zero", np.zeros(scales.shape, np.int8)),
+        }
+        for at, (word, content) in parts.items():
+            node.replace_input_with(at, add_initializer(graph, f"{value.name}_{word}", content))
+    node.attributes.pop("layout", None)  # 0, or it would have no integer kernel
+    node.op_type, node.domain = role.becomes, _DOMAIN
