@@ -22,7 +22,7 @@ _LEFT_FLOAT: Mapping[str, str] = MappingProxyType(
         "ReduceMean": "no integer kernel, but over the axes of space it is a GlobalAveragePool",
         "HardSwish": "no integer kernel; the Conv before it writes integers all the same",
         "HardSigmoid": "no integer kernel; the Conv before it writes integers all the same",
-        "LSTM": "but where --target auto finds it faster and as exact: int8 weights, inputs quantized at every inference",
+        "LSTM": "but where --target auto finds it faster: int8 weights, inputs quantized at every inference",
         "ConvTranspose": "onnxruntime has no integer ConvTranspose on the CPU",
     }
 )
