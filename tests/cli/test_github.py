@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -122,7 +121,21 @@ def script(root: Path) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash: the action was not run")
+def act(root: Path, folder: Path, arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The last step of the action, with a program in the place of onnxqp that shows its arguments."""
+    program = folder / "onnxqp"
+    program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\nsys.exit({code})\n")
+    program.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "ONNXQP_COMMAND": "quantize",
+        "ONNXQP_MODEL": "my model.onnx",
+        "ONNXQP_ARGUMENTS": arguments,
+    }
+    step = [sys.executable, "-c", script(root)]
+    return subprocess.run(step, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -136,26 +149,30 @@ def script(root: Path) -> str:
     ],
 )
 def test_the_action_passes_arguments_as_they_are(root: Path, tmp_path: Path, arguments: str, words: list[str]) -> None:
-    program = tmp_path / "onnxqp"
-    program.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
-    program.chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "ONNXQP_COMMAND": "quantize",
-        "ONNXQP_MODEL": "my model.onnx",
-        "ONNXQP_ARGUMENTS": arguments,
-    }
-    ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script(root)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = act(root, tmp_path, arguments)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == ["quantize", "my model.onnx", *words]
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_the_action_ends_as_the_command_does(root: Path, tmp_path: Path, code: int) -> None:
+    assert act(root, tmp_path, "--max-drop 0.5", code).returncode == code
+
+
+@pytest.mark.parametrize("arguments", ["--max-drop 0.5 --data 'images", '--exclude "', "--data a\\"])
+def test_arguments_that_cannot_be_read_fail_the_step(root: Path, tmp_path: Path, arguments: str) -> None:
+    """Left out, they would leave the gates out with them."""
+    ran = act(root, tmp_path, arguments)
+    assert ran.returncode == 2
+    assert ran.stdout.startswith("::error title=onnxqp::the arguments cannot be read: No ")
+
+
+def test_every_input_of_the_action_is_used(root: Path) -> None:
+    text = (root / "action.yml").read_text(encoding="utf-8")
+    inputs = re.findall(r"^  ([\w-]+):\n    description: .*\n    default:", text, re.MULTILINE)
+    assert inputs == ["command", "model", "arguments", "python-version"]
+    assert all(f"${{{{ inputs.{name} }}}}" in text for name in inputs)
 
 
 def test_no_input_of_the_action_is_pasted_into_a_script(root: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from installed import RUNTIME
 from prune_checks import Build, pinned, prunes
 
 MS = "com.microsoft"
 
 
+@pytest.mark.skipif(RUNTIME < (1, 27), reason="onnxruntime before 1.27 adds up blocked layouts of different sizes")
 def test_fused_conv_with_a_summand_and_an_activation() -> None:
     b = Build()
     x = b.input(2, 3, 6, 6, symbolic={0: "N"})

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from installed import RUNTIME
 from quantize_graphs import Graph, kernels, sqnr_db
 
 from onnxqp.model import clone
@@ -110,6 +111,8 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("maker", ["conv", "add"])
 def test_clipping_activations_are_absorbed(activation, maker):
+    if (maker, activation) == ("conv", "no lower bound") and RUNTIME < (1, 31):
+        pytest.skip("onnxruntime before 1.31 refuses what it makes of this itself: two nodes with the same name")
     graph = Graph()
     x = graph.conv(graph.name)
     if maker == "add":

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from installed import RUNTIME
 from quantize_graphs import Graph, kernels
 
 from onnxqp.plan import PlannedNode, QuantizationPlan
@@ -124,7 +125,8 @@ def test_factors_of_a_gemm(factors):
     operands = [graph.weight((16, 8)), bias]
     y = graph.op("Gemm", graph.pair(graph.name), *operands, alpha=factors[0], beta=factors[1])
     reason = graph.verdict(graph.op("Abs", graph.pair(y)), "Gemm", "QGemm")
-    assert (reason is None) == (factors == (1.0, 1.0))
+    fuses = factors[1] == 1.0 and (factors[0] == 1.0 or RUNTIME < (1, 28))  # which took any alpha
+    assert (reason is None) == fuses
     assert reason is None or "alpha = beta = 1" in reason
 
 
