@@ -21,13 +21,15 @@ class Closeness:
 
     `agreement`: percent of equal predictions, and `drop`: points of accuracy that the differing ones cost if the
     original's own confidence in its predictions is right; both None where no output holds class scores. `noise`:
-    squared error relative to the squared signal of the worst output.
+    squared error relative to the squared signal of the worst output. `drop_error`: the standard error of `drop`, in
+    points; None: that of a share.
     """
 
     samples: int
     agreement: float | None
     drop: float | None
     noise: float
+    drop_error: float | None = None
 
     @property
     def sqnr_db(self) -> float:
@@ -63,7 +65,8 @@ class Goal:
 
     def accurate(self, found: Closeness) -> bool:
         """Whether the budgets of accuracy are kept, and not by luck: with one standard error to spare."""
-        lost = _at_worst(found.drop, found.samples) if found.drop is not None else 0.0
+        lost = found.drop or 0.0
+        lost = lost + found.drop_error if found.drop_error is not None else _at_worst(lost, found.samples)
         changed = _at_worst(100 - found.agreement, found.samples) if found.agreement is not None else 0.0
         if self.max_drop is not None and lost > self.max_drop:
             return False

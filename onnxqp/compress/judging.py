@@ -63,16 +63,20 @@ class HeldBack:
     def closeness(self, candidate: Session) -> Closeness:
         """Run a candidate on all samples."""
         meter = FidelityMeter(self.output_name, declared=declared_shapes(self.session))
-        lost, seen = 0.0, 0
+        seen, lost = 0, list[Doubles]()
         for feed, ours in self._references():
             theirs = candidate.run(feed)
             meter.update(feed, ours, theirs)
-            lost += _lost_confidence(feed, ours, theirs, self.output_name)
+            lost.append(_lost_confidence(feed, ours, theirs, self.output_name))
             seen += samples_in(feed)
         found = meter.result()
         noise = 0.0 if found.sqnr_db is None else 10 ** (-found.sqnr_db / 10)
-        drop = None if found.top1_agreement is None else 100 * lost / max(seen, 1)
-        return Closeness(seen, found.top1_agreement, drop, noise)
+        if found.top1_agreement is None:
+            return Closeness(seen, None, None, noise)
+        points = 100 * np.concatenate(lost)
+        return Closeness(
+            seen, found.top1_agreement, float(points.mean()), noise, float(points.std() / np.sqrt(len(points)))
+        )
 
     def speedups(self, candidates: Sequence[Session], effort: Effort = QUICK) -> list[float]:
         """How many times as fast as the original each is, interleaved; the lower quartile of the times counts."""
@@ -102,16 +106,16 @@ class HeldBack:
 
 def _lost_confidence(
     feed: Feed, ours: Mapping[str, Array], theirs: Mapping[str, Array], output_name: str | None
-) -> float:
-    """How much less the original believes in the candidate's predictions than in its own, summed over the samples."""
+) -> Doubles:
+    """How much less the original believes in the candidate's predictions than in its own, by sample."""
     name, count, certain = class_output(ours, output_name), samples_in(feed), output_name is not None
     before = class_scores(ours[name], count, certain=certain)
     after = class_scores(theirs[name], count, certain=certain)
     if before is None or after is None or before.shape != after.shape:
-        return 0.0
+        return np.zeros(count)
     belief = _probabilities(before)
     rows = np.arange(len(belief))
-    return float((belief[rows, before.argmax(axis=1)] - belief[rows, after.argmax(axis=1)]).sum())
+    return np.asarray(belief[rows, before.argmax(axis=1)] - belief[rows, after.argmax(axis=1)])
 
 
 def _probabilities(scores: Doubles) -> Doubles:

@@ -27,9 +27,9 @@ from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that are left on the way
-HALVINGS = 2
+HALVINGS = 3
 MOST = 2 * (1 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
-FINE = 1.12  # steps closer than this are not told apart
+FINE = 1.06  # steps closer than this are not told apart
 MOST_RIVALS = 4  # the fastest, which are timed once more, together
 
 Warn = Callable[[str], None]

@@ -72,3 +72,9 @@ def test_few_samples_must_leave_a_margin(samples, kept):
 
 def test_equal_predictions_need_no_margin():
     assert Goal(min_agreement=99.0).accurate(Closeness(10, 100.0, 0.0, 1e-4))
+
+
+@pytest.mark.parametrize(("error", "kept"), [(0.2, True), (0.4, False), (None, False)])
+def test_a_measured_standard_error_of_the_drop_is_to_spare(error, kept):
+    found = Closeness(256, 97.0, 0.7, 1e-4, error)
+    assert Goal(max_drop=1.0).accurate(found) is kept

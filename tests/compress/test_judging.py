@@ -40,7 +40,9 @@ def test_a_differing_prediction_costs_what_the_original_believed(softmax):
     found = held.closeness(Session(linear(swapped, softmax=softmax)))
     beliefs = [1 / (1 + np.exp(-a)) for a in (3, 0.1, 2)]
     assert found.agreement == 25.0
-    assert found.drop == pytest.approx(100 * sum(2 * p - 1 for p in beliefs) / 4, rel=1e-4)
+    lost = [100 * (2 * p - 1) for p in beliefs] + [0.0]
+    assert found.drop == pytest.approx(np.mean(lost), rel=1e-4)
+    assert found.drop_error == pytest.approx(np.std(lost) / 2, rel=1e-4)
     assert found.samples == 4
 
 
