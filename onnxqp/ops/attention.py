@@ -1,7 +1,7 @@
 """Attention in one operator: channels of queries and keys, and those of values, go in every head alike.
 
 What is cut is the head dimension: as many channels in each head. Queries and keys lose the same ones, which their
-product sums over; the scale of the scores stays what it was. The number of heads does not change.
+product sums over; the scale of the scores stays what it was. Or whole heads are cut, and their number changes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from onnxqp.ops.join import channel_labels, dims_of, is_weight, join, rank_of, s
 from onnxqp.ops.operator import Operator
 from onnxqp.specs import Role
 
+PAST = "keys and values of the past come in or go out"
+
 
 class FusedAttention(Operator):
     """Projections and attention at once: columns of queries and keys tie, those of values to the output."""
@@ -28,7 +30,6 @@ class FusedAttention(Operator):
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.Attention",)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        _refuse_past(node, (4, 6), "do_rotary")
         data = node.inputs[0]
         weight, bias, heads = node.inputs[1], node.inputs[2], node.attributes["num_heads"].as_int()
         if data is None or weight is None or not is_constant(weight) or labels.families(weight):
@@ -38,8 +39,11 @@ class FusedAttention(Operator):
         query, _, value = self._sizes(node)
         scored = labels.fresh(heads, query // heads)
         passed = labels.fresh(heads, value // heads)
-        for blocks in (scored, passed):
-            labels.balance(blocks)
+        if _has_past(node, (4, 6)):
+            labels.pin(np.concatenate([scored, passed], axis=1), node, PAST)
+        elif attribute_int(node, "do_rotary", 0) and node.name not in labels.whole:
+            labels.pin(scored, node, "channels that rotate in pairs")
+        _split_heads(labels, node, scored, passed)
         columns = np.concatenate([scored.reshape(-1), scored.reshape(-1), passed.reshape(-1)])
         labels.attach(weight, Family((1,), columns))
         labels.consume(node, 1, 1, Reduction.SUM)
@@ -75,8 +79,12 @@ class FusedAttention(Operator):
         if entry is None:
             return
         query, key, value = self._sizes(node)
-        _keep_scale(node, query // node.attributes["num_heads"].as_int())
+        heads = node.attributes["num_heads"].as_int()
+        _keep_scale(node, query // heads)
         kept = entry[1]
+        if cut.whole(node):
+            left = int(kept[: query : query // heads].sum())
+            node.attributes["num_heads"] = ir.AttrInt64("num_heads", left)
         sizes = [int(part.sum()) for part in np.split(kept, [query, query + key])]
         node.attributes["qkv_hidden_sizes"] = ir.AttrInt64s("qkv_hidden_sizes", sizes)
         assert sum(sizes) == int(kept[: query + key + value].sum())
@@ -101,7 +109,8 @@ class MultiHeadAttention(Operator):
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.MultiHeadAttention", "Attention")
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        _refuse_past(node, (6, 7, 8, 9) if node.domain else (4, 5), "")
+        if _has_past(node, (6, 7, 8, 9) if node.domain else (4, 5)):
+            raise CannotCouple(PAST)
         if len(node.inputs) < 3 or None in node.inputs[:3]:
             raise CannotCouple("queries, keys and values packed in one")
         ranks = {rank_of(value) for value in node.inputs[:3]}
@@ -119,8 +128,7 @@ class MultiHeadAttention(Operator):
         groups = heads // shared
         rows = key.reshape(shared, 1, -1)
         labels.tie(np.broadcast_to(rows, (shared, groups, rows.shape[2])), query.reshape(shared, groups, -1))
-        labels.balance(key.reshape(shared, -1))
-        labels.balance(value.reshape(shared, -1))
+        _split_heads(labels, node, key.reshape(shared, -1), value.reshape(shared, -1))
         labels.consume(node, 0, 2, Reduction.SUM)
         self._bias(node, labels, np.concatenate([query, key, value]))
         given = value.reshape(shared, 1, -1)
@@ -167,6 +175,8 @@ class MultiHeadAttention(Operator):
         size = shape[-1] or 0
         if cut.size(node.inputs[0], len(shape) - 1) is not None:
             _keep_scale(node, size if len(shape) == 4 else size // _heads(node)[0])
+        if len(shape) == 3 and cut.whole(node):
+            keep_heads(node, cut, 0, 1)
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
         shape, value = same_shape(node), dims(node.inputs[2]) if len(node.inputs) > 2 else None
@@ -181,10 +191,42 @@ class MultiHeadAttention(Operator):
 
 
 class GroupQueryAttention(Operator):
-    """Pinned: keys and values of the past come in and go out."""
+    """A head of keys and values goes with its queries, as a whole; pinned where those of the past come in or go out."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.GroupQueryAttention",)
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        if _has_past(node, (3, 4)):
+            raise CannotCouple(PAST)
+        if node.inputs[1] is None or any(value is not None for value in node.inputs[10:]):
+            raise CannotCouple("queries, keys and values packed in one, or with numbers of their own")
+        shared = _heads(node)[1]
+        query, key, value = (channel_labels(labels, _operand(node, index), 2) for index in range(3))
+        labels.offer(node, np.zeros((shared, 0), np.int64) if key is None else key.reshape(shared, -1))
+        for index in range(3):
+            for axis in (0, 1):
+                pin = Pin(node.op_type, node.name or "", f"{node.op_type} mixes the positions of this axis")
+                labels.freeze(_operand(node, index), axis, pin)
+        if node.name not in labels.whole or query is None or key is None or value is None:
+            raise CannotCouple("channels of a head rotate in pairs, and its size is one that kernels know")
+        rows = np.concatenate([each.reshape(shared, -1) for each in (key, value, query)], axis=1)
+        labels.split(node, rows)
+        labels.give(node.outputs[0], [Family((2,), query)])
+
+    def resize(self, node: ir.Node, cut: Cut) -> None:
+        keep_heads(node, cut, 0, 1)
+
+    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
+        return same_shape(node)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
+class CachedAttention(Operator):
+    """Pinned: keys and values of the past come in and go out, or sequences are packed."""
 
     op_types: ClassVar[tuple[str, ...]] = (
-        "com.microsoft.GroupQueryAttention",
         "com.microsoft.DecoderMaskedMultiHeadAttention",
         "com.microsoft.PackedMultiHeadAttention",
         "com.microsoft.PackedAttention",
@@ -192,7 +234,7 @@ class GroupQueryAttention(Operator):
     )
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        labels.pin_node(node, f"{node.op_type} hands on keys and values of the past")
+        labels.pin_node(node, f"{node.op_type} hands on keys and values of the past, and has no kernel on the CPU")
 
 
 class RotaryEmbedding(Operator):
@@ -209,14 +251,30 @@ class RotaryEmbedding(Operator):
         return same_shape(node)
 
 
-def _refuse_past(node: ir.Node, inputs: Sequence[int], flag: str) -> None:
-    """Keys and values of the past, given or handed on, keep their size."""
+def _has_past(node: ir.Node, inputs: Sequence[int]) -> bool:
+    """Whether keys and values of the past are given or handed on: they keep their size."""
     given = any(index < len(node.inputs) and node.inputs[index] is not None for index in inputs)
-    handed = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
-    if given or handed:
-        raise CannotCouple("keys and values of the past come in or go out")
-    if flag and attribute_int(node, flag, 0):
-        raise CannotCouple("channels that rotate in pairs")
+    return given or any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
+
+
+def _split_heads(labels: AxisLabels, node: ir.Node, scored: Labels, passed: Labels) -> None:
+    """Rows are heads, of channels that are scored and of those that are passed on: cut alike, or as a whole."""
+    if node.name in labels.whole:
+        labels.split(node, np.concatenate([scored, passed], axis=1))
+        return
+    labels.split(node, scored)
+    labels.split(node, passed)
+    labels.heads.append(scored)
+
+
+def keep_heads(node: ir.Node, cut: Cut, *operands: int) -> None:
+    """As many heads as are left of the channels of queries, and of keys."""
+    names = ("num_heads", "kv_num_heads") if node.domain else ("q_num_heads", "kv_num_heads")
+    for name, index in zip(names, operands, strict=True):
+        before, left = dims_of(node.inputs[index])[2], cut.size(node.inputs[index], 2)
+        if name in node.attributes and before and left:
+            count = node.attributes[name].as_int() * left // before
+            node.attributes[name] = ir.AttrInt64(name, count)
 
 
 def _operand(node: ir.Node, index: int) -> ir.Value:
@@ -230,7 +288,7 @@ def _heads(node: ir.Node) -> tuple[int, int]:
     """How many heads the queries have, and the keys and values."""
     if node.domain:
         heads = node.attributes["num_heads"].as_int()
-        return heads, heads
+        return heads, attribute_int(node, "kv_num_heads", heads)
     return attribute_int(node, "q_num_heads", 1), attribute_int(node, "kv_num_heads", 1)
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
-from prune_checks import Build, prunes
+from prune_checks import Build, pinned, prunes
 
 from onnxqp.graph import dims
 from onnxqp.options import PruneOptions
 from onnxqp.prune import PruneResult, plan, prune_model
+from onnxqp.prune.pruning import Plan, attempt
+from onnxqp.prune.select import choose
+from onnxqp.prune.units import label_heads, label_units
+
+MS = "com.microsoft"
 
 
 def only(result: PruneResult, op_type: str) -> ir.Node:
@@ -99,3 +105,71 @@ def test_heads_keep_their_number_where_their_channels_can_go() -> None:
     b = Build()
     y = attention(b, b.linear(b.input(2, 5, 8, symbolic={0: "N", 1: "S"}), 8, 16), 16, 4, lambda y: y)
     prunes(b, b.linear(y, 16, 3), groups=[16, 16, 16, 16])
+
+
+def test_heads_of_group_query_attention_go_with_their_queries() -> None:
+    """Two heads of queries share one of keys and values; the size of a head stays."""
+    b = Build()
+    x = b.input(1, 5, 6)
+    q, k, v = (b.linear(x, 6, 16 * n) for n in (4, 2, 2))
+    ends = [b.const([4], np.int32), b.const(5, np.int32)]
+    y = b.op("GroupQueryAttention", q, k, v, "", "", *ends, count=3, domain=MS, num_heads=4, kv_num_heads=2)[0]
+    result = prunes(b, b.linear(y, 64, 3), groups=[2])
+    node = only(result, "GroupQueryAttention")
+    assert [node.attributes[name].as_int() for name in ("num_heads", "kv_num_heads")] == [2, 1]
+
+
+def whole(b: Build, y: str) -> PruneResult:
+    """Proven with whole heads, where channels of heads could go as well."""
+    model = b.model(y)
+    options = PruneOptions(ratio=0.5, round_to=1)
+    heads = label_heads(model.graph, options.selection, 1, label_units(model.graph, options.selection))
+    assert heads is not None
+    chosen = tuple(tuple(found) for found in choose(heads.grouping.groups, options, 1))
+    made = Plan(model, heads.labels, heads.grouping, chosen, "l1")
+    pruned, proof = attempt(made, range(len(chosen)), [b.feed])
+    assert proof.checked, proof.skipped_reason
+    assert (proof.max_abs_diff or 0.0) < 2e-5
+    assert pruned is not None
+    return PruneResult(pruned, made.describe(pruned, proof), (), made.cut)
+
+
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (16, 16, 8)])
+def test_heads_of_attention_with_its_projections(sizes: tuple[int, int, int]) -> None:
+    b = Build()
+    x = b.op("Relu", b.linear(b.input(2, 5, 6), 6, 12))
+    operands = [x, b.weight(12, sum(sizes)), b.weight(sum(sizes))]
+    y = b.op("Attention", *operands, domain=MS, num_heads=4, qkv_hidden_sizes=sizes)
+    node = only(whole(b, b.linear(y, sizes[2], 4)), "Attention")
+    assert node.attributes["num_heads"].as_int() == 2
+    assert list(node.attributes["qkv_hidden_sizes"].as_ints()) == [size // 2 for size in sizes]
+    assert node.attributes["scale"].as_float() == pytest.approx(0.5)
+
+
+def test_heads_of_multi_head_attention() -> None:
+    b = Build()
+    x = b.input(2, 5, 6, symbolic={0: "N", 1: "S"})
+    q, k, v = (b.op("MatMul", x, b.weight(6, 12)) for _ in range(3))
+    y = b.op("MultiHeadAttention", q, k, v, b.weight(36), domain=MS, num_heads=4)
+    assert only(whole(b, b.linear(y, 12, 4)), "MultiHeadAttention").attributes["num_heads"].as_int() == 2
+
+
+def test_heads_of_attention_of_the_standard() -> None:
+    b = Build(opset=23)
+    x = b.input(2, 5, 6)
+    q, k, v = (b.op("MatMul", x, b.weight(6, 4 * n)) for n in (4, 2, 2))
+    y = b.op("Attention", q, k, v, q_num_heads=4, kv_num_heads=2)
+    node = only(whole(b, b.linear(y, 16, 4)), "Attention")
+    assert [node.attributes[name].as_int() for name in ("q_num_heads", "kv_num_heads")] == [2, 1]
+
+
+def test_what_attention_with_a_past_reads_can_go() -> None:
+    b = Build()
+    x = b.op("Relu", b.linear(b.input(1, 5, 6), 6, 12))
+    past = b.input(2, 1, 3, 2, 4, name="past")
+    y, present = b.op("Attention", x, b.weight(12, 36), b.weight(36), "", past, count=2, domain=MS, num_heads=3)
+    out = [b.linear(b.op("Relu", b.linear(y, 12, 8)), 8, 4), present]
+    result = prune_model(b.model(*out), [b.feed], PruneOptions(ratio=0.5, round_to=1), step=1)
+    assert not result.warnings
+    assert {group.before: group.after for group in result.pruning.groups} == {12: 6, 8: 4}
+    assert "of the past" in pinned(b, *out)["Attention3"]

@@ -53,9 +53,9 @@ def test_scatter_nd_ties_what_is_not_indexed() -> None:
     prunes(b, b.linear(y, 8, 3), groups=[8])
 
 
-def test_scatter_nd_pins_what_is_indexed() -> None:
+def test_scatter_nd_pins_what_is_indexed_together() -> None:
     b = Build()
-    x = image(b)
+    x = b.conv(b.input(2, 3, 6, 6), 3, 8)
     indices = b.const([[0, 3], [1, 1]])
     y = b.op("ScatterND", x, indices, b.weight(2, 6, 6))
     assert "mixes" in pinned(b, b.conv(y, 8, 4))["Conv0"]
@@ -144,3 +144,35 @@ def test_an_ellipsis_in_an_einsum() -> None:
     b = Build()
     x = b.op("Einsum", b.input(2, 5, 6), b.weight(6, 8), equation="...i,ij->...j")
     prunes(b, b.op("Einsum", x, b.weight(8, 3), equation="...j,jk"), groups=[8])
+
+
+def grid(*ranges: list[int]) -> np.ndarray:
+    return np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1)
+
+
+@pytest.mark.parametrize("places", [[2, 3, 4, 5], [7, 0, 4, 2]])
+def test_channels_written_to_constant_places(places: list[int]) -> None:
+    """x[:, places] = y, with indices for every element; what is written goes with the place that it is written to."""
+    b = Build()
+    x = b.conv(b.input(2, 3, 4, 4), 3, 8)
+    y = b.conv(b.op("Relu", b.conv("x", 3, 6)), 6, 4, 3)
+    indices = b.const(grid(list(range(2)), places, list(range(4)), list(range(4))))
+    put = b.op("ScatterND", x, indices, b.op("Tanh", y))
+    prunes(b, b.conv(put, 8, 3), groups=[4, 4, 6])
+
+
+def test_rows_written_to_constant_places() -> None:
+    """Indices of one axis alone; another axis has a fixed place."""
+    b = Build()
+    x = b.op("Transpose", b.linear(b.input(5, 6), 6, 8), perm=[1, 0])
+    y = b.op("Transpose", b.linear(b.input(5, 6, name="y"), 6, 3), perm=[1, 0])
+    put = b.op("ScatterND", x, b.const([[6], [1], [3]]), y)
+    prunes(b, b.linear(b.op("Transpose", put, perm=[1, 0]), 8, 4), groups=[5, 3])
+
+
+def test_places_that_are_added_to_stay() -> None:
+    b = Build()
+    x = b.op("Transpose", b.linear(b.input(5, 6), 6, 8), perm=[1, 0])
+    y = b.op("Transpose", b.linear(b.input(5, 6, name="y"), 6, 3), perm=[1, 0])
+    put = b.op("ScatterND", x, b.const([[6], [1], [3]]), y, reduction="add")
+    assert "mixes the positions" in pinned(b, b.linear(b.op("Transpose", put, perm=[1, 0]), 8, 4))["MatMul0"]
