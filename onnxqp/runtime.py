@@ -30,6 +30,11 @@ Source: TypeAlias = Path | bytes | ir.Model
 
 AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
+_UNESCAPED = re.compile(  # an event of a profile that is no JSON
+    r'"cat" : "Node","pid" :\d+,"tid" :\d+,"dur" :(?P<microseconds>\d+),"ts" :\d+,"ph" : "X",'
+    r'"name" :"(?P<name>.*?)_kernel_time","args" : \{(?:(?!"cat" : ).)*?"op_name" : "(?P<operator>[^"]*)"',
+    re.DOTALL,
+)
 _KERNEL = "_kernel_time"  # how the profiler ends the name of an event
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DUMP = {  # whoever reads an optimised graph wants its nodes: the weights go elsewhere
@@ -251,6 +256,12 @@ def refused(message: str, where: str | None) -> OnnxqpError:
             where=where,
             hint="custom operators and data types without a CPU kernel must be replaced before export",
         )
+    if "two nodes with same node name" in message:  # 1.23 to 1.30 make such pairs themselves, of Conv and Clip
+        return UnsupportedError(
+            f"onnxruntime finds or makes two nodes of one name: {line}",
+            where=where,
+            hint="give every node a name of its own, or install a newer onnxruntime",
+        )
     if "bad_alloc" in message or "Failed to allocate" in message:
         return ResourceError(f"not enough memory to open the model: {line}", where=where, hint="use a smaller model")
     return ModelError(
@@ -322,18 +333,29 @@ def kernel_times(source: Source, feeds: Sequence[Feed], *, seconds: float, threa
         while runs < 4 or (time.perf_counter() - begun < seconds and runs < 1000):
             session.run(feeds[runs % len(feeds)])
             runs += 1
-        events = json.loads(session.end_profiling().read_bytes())
+        kernels = list(_kernels(session.end_profiling().read_bytes()))
         graph = onnx.load_model(str(dump), load_external_data=False).graph
     outputs = {node.name: tuple(node.output) for node in graph.node}
     durations: dict[tuple[str, str], list[float]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            key = (event["name"].removesuffix(_KERNEL), event["args"].get("op_name", ""))
-            durations.setdefault(key, []).append(float(event["dur"]))
+    for name, op_type, microseconds in kernels:
+        durations.setdefault((name, op_type), []).append(microseconds)
     return [
         KernelTime(node, op_type, outputs.get(node, ()), 1e3 * float(np.median(each)) * len(each) / runs)
         for (node, op_type), each in durations.items()
     ]
+
+
+def _kernels(profile: bytes) -> Iterator[tuple[str, str, float]]:
+    """The name, operator and microseconds of every run of a kernel. Older versions write names as they are."""
+    try:
+        events = json.loads(profile)
+    except ValueError:
+        for found in _UNESCAPED.finditer(profile.decode("utf-8", "surrogateescape")):
+            yield found["name"], found["operator"], float(found["microseconds"])
+        return
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            yield event["name"].removesuffix(_KERNEL), event["args"].get("op_name", ""), float(event["dur"])
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ import numpy as np
 import onnx
 import pytest
 from fault_graphs import changed, network, node, one_operator, tensor
+from installed import RUNTIME
 from onnx import TensorProto
 from outcomes import CUT, IMAGES, refused, works, writes
 from place import INSPECT, PRUNE, QUANTIZE, WRITING, Place
 
 from onnxqp.runtime import ceilings
+
+LATE = pytest.mark.skipif(RUNTIME < (1, 29), reason="this onnxruntime finds it only where it runs the model")
 
 
 def test_double_has_no_kernel_and_is_quantized_in_float32(place: Place) -> None:
@@ -106,8 +109,8 @@ def test_already_quantized(place: Place) -> None:
         ("conv1", {"strides": [0, 0]}),
         ("conv1", {"strides": [-1, 1]}),
         ("conv1", {"dilations": [0, 1]}),
-        ("conv1", {"pads": [-9, -9, -9, -9]}),
-        ("classifier", {"transB": 0}),
+        pytest.param("conv1", {"pads": [-9, -9, -9, -9]}, marks=LATE),
+        pytest.param("classifier", {"transB": 0}, marks=LATE),
     ],
     ids=str,
 )
@@ -141,6 +144,7 @@ def test_wrong_number_of_inputs(place: Place, name: str, count: int) -> None:
     refused(place, changed(change), 3)
 
 
+@LATE
 def test_weights_that_do_not_fit_each_other(place: Place) -> None:
     def change(proto: onnx.ModelProto) -> None:
         tensor(proto, "w3").CopyFrom(graphs.weight("w3", 4, 17))
