@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.model import clone
+from onnxqp.prune.budgets import count_macs
 from onnxqp.recover.layers import Layer
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
@@ -17,16 +18,20 @@ from onnxqp.specs import Feed
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Change: TypeAlias = tuple[Layer, int, FloatArray, FloatArray]  # layer, its part, the new weight, the mean of its inputs
 
-FEEDS = 48  # samples
+FEEDS = 48  # samples that outputs are compared on,
+FEWEST = 12  # or as few as this,
+_WORK = 8e11  # so that all comparisons take no more multiply-accumulates
 _SMALLEST = 1e-6  # of a probability
 
 
 class Effects:
     """The outputs of a model on a few samples, to hold changed ones against."""
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Feed]) -> None:
+    def __init__(self, model: ir.Model, feeds: Sequence[Feed], times: int = 1) -> None:
+        """`times`: how often that will be asked, more or less."""
         self._model = model
-        self._feeds = [feeds[place * len(feeds) // FEEDS] for place in range(FEEDS)] if len(feeds) > FEEDS else feeds
+        wanted = enough(count_macs(model) * times)
+        self._feeds = [feeds[place * len(feeds) // wanted] for place in range(wanted)] if len(feeds) > wanted else feeds
         session = Session(model, brief=True)
         self._known = [_numbers(session.run(feed)) for feed in self._feeds]
 
@@ -61,6 +66,11 @@ class Effects:
             signal = sum(float(np.square(a - mean).sum()) for a, _ in pairs)
             worst = max(worst, error / signal if signal > 0 else 0.0)
         return worst
+
+
+def enough(macs: int) -> int:
+    """How many samples to compare on, where each takes so many multiply-accumulates in all."""
+    return min(max(int(_WORK / max(macs, 1)), FEWEST), FEEDS)
 
 
 def _numbers(outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, FloatArray]:

@@ -46,7 +46,8 @@ def score_channels(
     samples = affordable(feeds, BUDGET)
     count = len(samples)
     apart = [feed for n, feed in enumerate(samples) if held_out(n, count)] if kind == "reconstruction" else []
-    effects = Effects(model, apart or samples) if kind == "reconstruction" else None
+    times = len(MEASURED_AT) * len(grouping.groups)
+    effects = Effects(model, apart or samples, times) if kind == "reconstruction" else None
     if apart:  # what a refit does to the outputs shows on samples that it was not made from
         samples = [feed for n, feed in enumerate(samples) if not held_out(n, count)]
     layers = list(_read(model, labels, grouping, samples, kind, seed))

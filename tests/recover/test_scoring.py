@@ -14,6 +14,7 @@ from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
 from onnxqp.recover import prune_and_recover, settled
+from onnxqp.recover.effects import enough
 from onnxqp.recover.elimination import eliminate, reader_of
 from onnxqp.recover.sampling import held_out
 from onnxqp.recover.scoring import score_channels
@@ -163,3 +164,8 @@ def test_a_channel_goes_that_only_a_silent_channel_reads() -> None:
     group = made.grouping.groups[0]
     scores = score_channels(model, made.labels, made.grouping, samples(build))
     assert int(np.argmin(scores[group.classes])) == 2
+
+
+@pytest.mark.parametrize(("macs", "samples"), [(0, 48), (10**9, 48), (4 * 10**10, 20), (10**12, 12)])
+def test_large_models_are_compared_on_fewer_samples(macs: int, samples: int) -> None:
+    assert enough(macs) == samples
