@@ -25,7 +25,8 @@ class PlannedNode:
 class PlannedWeight:
     """The constant operands of one integer node, by the words of `specs.Weight` and `specs.Compute`.
 
-    `input_value` is the activation whose scale the bias derives from; `bias_index` where a bias is or could be.
+    `input_value` is the activation whose scale the bias derives from; `bias_index` where a bias is or could be, and
+    `float_bias` whether it stays float in the file.
     """
 
     node: str
@@ -36,6 +37,7 @@ class PlannedWeight:
     input_value: str
     bias_index: int | None
     saturates: bool
+    float_bias: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from onnxqp.graph import constant, dims, is_constant
 from onnxqp.specs import Array
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-# What quantizers append to the name of a value: onnxqp's own, and those of onnxruntime.quantization.
-_SUFFIXES = ("_dequantized", "_DequantizeLinear_Output", "_clipped", "_QuantizeLinear_Input")
+# What quantizers append to the name of a value: onnxqp's own, now and before, and those of onnxruntime.quantization.
+_SUFFIXES = ("_dq", "_dequantized", "_DequantizeLinear_Output", "_clipped", "_QuantizeLinear_Input")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 _REACH = 3  # nodes that one integer kernel may hold between its arithmetic and QuantizeLinear: bias, activation
 

@@ -1,6 +1,7 @@
 """The only place that edits the graph for quantization: a plan and parameters become Q, DQ and integer weights.
 
-Everything is named for the value it quantizes, and in the order of the plan: the same plan gives the same file.
+Everything is named for the value it quantizes, and in the order of the plan: the same plan gives the same file. Of x,
+x_q are the integers, x_dq what they stand for, x_s and x_zp scale and zero point, and x_b is a bias that was corrected.
 """
 
 from __future__ import annotations
@@ -132,12 +133,10 @@ class _Inserter:
             source = self._guard(value) if name in self.plan.guarded else value
             source = self._bar(value) if name in self.plan.barred else source
             label = self._label(name)
-            integers = self._node(
-                "QuantizeLinear", [source, scale, zero_point], f"{label}_quantized", f"{label}_quantize"
-            )
+            integers = self._node("QuantizeLinear", [source, scale, zero_point], f"{label}_q")
         operands = [integers, scale, zero_point]
         label = name if integers is value else self._label(name)
-        real = self._node("DequantizeLinear", operands, f"{label}_dequantized", f"{label}_dequantize")
+        real = self._node("DequantizeLinear", operands, f"{label}_dq")
         only = name in self.plan.only_integers
         for node, index in uses:
             if index == 0 and node.name in moves:
@@ -147,7 +146,7 @@ class _Inserter:
         if was_output and only:
             self._rename_output(value, real, f"{name}_float")
         if integers is value:
-            value.name = unique_name(self.graph, f"{name}_quantized")
+            value.name = unique_name(self.graph, f"{name}_q")
             value.type = ir.TensorType(ir.DataType.UINT8)
 
     def _guard(self, value: ir.Value) -> ir.Value:
@@ -159,7 +158,7 @@ class _Inserter:
             add_initializer(self.graph, f"{name}_{end}", np.asarray(number, np.float32))
             for end, number in zip(("lowest", "highest"), ends, strict=True)
         ]
-        return self._node("Clip", [value, *bounds], f"{name}_clipped", f"{name}_clip")
+        return self._node("Clip", [value, *bounds], f"{name}_clipped")
 
     def _shield(self, node: ir.Node) -> None:
         """A Relu becomes a Max, and a Clip gets one more bound before it.
@@ -173,7 +172,7 @@ class _Inserter:
         bound, op_type = (role.high, "Min") if role.low is None else (role.low, "Max")
         limit = add_initializer(self.graph, f"{node.name}_bound", np.asarray(bound, np.float32))
         if role.low is not None and role.high is not None:
-            node.replace_input_with(0, self._node(op_type, [source, limit], f"{node.name}_bounded", f"{node.name}_in"))
+            node.replace_input_with(0, self._node(op_type, [source, limit], f"{node.name}_bounded"))
             return
         node.op_type = op_type
         node.attributes.clear()
@@ -186,7 +185,7 @@ class _Inserter:
         own = self.parameters[name]
         lowest = np.asarray((integer_limits(8, signed=False)[0] - int(own.zero_point)) * np.float32(own.scale))
         least = add_initializer(self.graph, f"{name}_lowest", lowest.astype(np.float32))
-        return self._node("Max", [value, least], f"{name}_barred", f"{name}_bar")
+        return self._node("Max", [value, least], f"{name}_barred")
 
     def _move(self, node: ir.Node, move: PlannedMove, output: ir.Value) -> None:
         """A movement on integers fills with the integer that stands for zero."""
@@ -211,8 +210,8 @@ class _Inserter:
         own = self.parameters[name]
         if id(own) not in self.scales:
             self.scales[id(own)] = (
-                add_initializer(self.graph, f"{self._label(name)}_scale", np.asarray(own.scale, np.float32)),
-                add_initializer(self.graph, f"{self._label(name)}_zero_point", np.asarray(own.zero_point, np.uint8)),
+                add_initializer(self.graph, f"{self._label(name)}_s", np.asarray(own.scale, np.float32)),
+                add_initializer(self.graph, f"{self._label(name)}_zp", np.asarray(own.zero_point, np.uint8)),
             )
         return self.scales[id(own)]
 
@@ -237,10 +236,10 @@ class _Inserter:
         self.done.weights_made_safe += quantized.made_safe
         node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis))
         if planned.bias_index is not None:
-            bias = self._corrected(
-                planned, weight, dequantize_linear(quantized.values, quantized.scale, axis=axis), bias
-            )
-            self._bias(node, planned.bias_index, bias, x_scale, quantized.scale)
+            rounded = dequantize_linear(quantized.values, quantized.scale, axis=axis)
+            corrected = self._corrected(planned, weight, rounded, bias)
+            if corrected is not bias or not planned.float_bias:
+                self._bias(node, planned, corrected, x_scale, quantized.scale)
 
     def _by_output(
         self, planned: PlannedWeight, weight: Floats, nearest: IntegerWeight, axis: int | None
@@ -271,14 +270,22 @@ class _Inserter:
         self.done.bias_corrected += 1
         return shift if bias is None else bias + shift
 
-    def _bias(self, node: ir.Node, index: int, bias: Floats | None, x_scale: np.float32, w_scale: Floats) -> None:
-        if bias is None:
+    def _bias(
+        self, node: ir.Node, planned: PlannedWeight, bias: Floats | None, x_scale: np.float32, w_scale: Floats
+    ) -> None:
+        """A bias that the runtime rounds by itself stays as it is: integers would take scales beside them."""
+        index = planned.bias_index
+        if bias is None or index is None:
             return
         if len(node.inputs) <= index:
             node.resize_inputs(index + 1)
         old = node.inputs[index]
         alone = old is not None and len(old.uses()) == 1
         name = old.name if old is not None and old.name and alone else f"{node.name}_bias"
+        if planned.float_bias:
+            new = add_initializer(self.graph, f"{self._label(name)}_b", bias.astype(np.float32))
+            node.replace_input_with(index, new)
+            return
         scale = np.asarray(x_scale * w_scale, np.float32)
         integers = quantize_bias(bias, x_scale, w_scale)
         node.replace_input_with(index, self._integers(integers, scale, 0 if scale.ndim else None, name))
@@ -308,14 +315,14 @@ class _Inserter:
         """Integers in the file and DequantizeLinear behind them, before every node that may read it."""
         name = self._label(name)
         operands = [
-            add_initializer(self.graph, f"{name}_quantized", integers),
-            add_initializer(self.graph, f"{name}_scale", scale),
+            add_initializer(self.graph, f"{name}_q", integers),
+            add_initializer(self.graph, f"{name}_s", scale),
         ]
         if zero_point is not None:
-            operands.append(add_initializer(self.graph, f"{name}_zero_point", zero_point))
+            operands.append(add_initializer(self.graph, f"{name}_zp", zero_point))
         elif integers.dtype != np.int32:  # kernels take the zero points of a weight over, and those of a bias never
             operands.append(self._zeros(integers.dtype, scale.shape))
-        return self._node("DequantizeLinear", operands, f"{name}_dequantized", f"{name}_dequantize", axis)
+        return self._node("DequantizeLinear", operands, f"{name}_dq", axis)
 
     def _label(self, name: str) -> str:
         """What new nodes and values are called after: the name itself, or a number where it is long.
@@ -334,10 +341,10 @@ class _Inserter:
             self.zeros[key] = add_initializer(self.graph, name, np.zeros(shape, dtype))
         return self.zeros[key]
 
-    def _node(self, op_type: str, inputs: list[ir.Value], output: str, name: str, axis: int | None = None) -> ir.Value:
-        """A new node right behind its source; its output has no declared shape, which would only cost bytes."""
+    def _node(self, op_type: str, inputs: list[ir.Value], output: str, axis: int | None = None) -> ir.Value:
+        """A new node right behind its source; a name and the shape of its output would only cost bytes."""
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-        node = ir.Node("", op_type, inputs, attributes, name=unique_name(self.graph, name))
+        node = ir.Node("", op_type, inputs, attributes, name="")
         result = node.outputs[0]
         result.name = unique_name(self.graph, output)
         source = inputs[0].producer()

@@ -173,6 +173,7 @@ def _weights(unit: Unit) -> list[PlannedWeight]:
             input_value=_name(unit.inputs[0][1]),
             bias_index=role.bias,
             saturates=unit.kernel.saturates,
+            float_bias=unit.kernel.rounds_bias,
         )
     ]
 

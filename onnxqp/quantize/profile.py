@@ -20,7 +20,7 @@ PROFILE_FEEDS = 4  # different inputs
 
 _BLOCKED = "_nchwc"  # what onnxruntime appends to the name of a value for the node that makes it in blocked layout
 _ADDED = re.compile(r"(_token_\d+|/duplicated|_nhwc|/MatMulScaleFusion/?)+$")  # and to the names of nodes
-_STEP = re.compile(r"_(de)?quantized(_\d+)?$")  # and we, to those of values
+_STEP = re.compile(r"_d?q(_\d+)?$")  # and we, to those of values
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Transpose")
 
 
@@ -64,7 +64,7 @@ def _by_node(model: ir.Model, times: Sequence[KernelTime]) -> dict[str, float]:
     for time in times:
         blocked = _BLOCKED in time.node
         own = _ADDED.sub("", time.node)
-        values = (own.removesuffix(_BLOCKED), *(_STEP.sub("", name) for name in time.outputs))
+        values = (own.removesuffix(_BLOCKED), *time.outputs, *(_STEP.sub("", name) for name in time.outputs))
         made = next((makers[name] for name in values if name in makers), None)
         name = own if own in nodes and not blocked else made
         if name is not None and time.op_type not in _CONVERSIONS:

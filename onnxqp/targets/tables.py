@@ -63,9 +63,11 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
     conv, depthwise = speed.conv, speed.depthwise
     return MappingProxyType(
         {
-            "Conv": Kernel(("QLinearConv",), *conv, multiple=CONV_MULTIPLE, saturates=saturates),
-            "GroupedConv": Kernel(("QLinearConv",), *speed.grouped, least=GROUP_LEAST, saturates=saturates),
-            "DepthwiseConv": Kernel(("QLinearConv",), *depthwise, multiple=DEPTHWISE_MULTIPLE),
+            "Conv": Kernel(("QLinearConv",), *conv, multiple=CONV_MULTIPLE, saturates=saturates, rounds_bias=True),
+            "GroupedConv": Kernel(
+                ("QLinearConv",), *speed.grouped, least=GROUP_LEAST, saturates=saturates, rounds_bias=True
+            ),
+            "DepthwiseConv": Kernel(("QLinearConv",), *depthwise, multiple=DEPTHWISE_MULTIPLE, rounds_bias=True),
             "Gemm": Kernel(("QGemm",), *speed.matmul, writes_float=True, saturates=saturates),
             "MatMul": Kernel(
                 ("QLinearMatMul", "MatMulIntegerToFloat", "QGemm"),

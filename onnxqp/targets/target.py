@@ -41,7 +41,9 @@ class Kernel:
     QuantizeLinear behind it the kernel returns float; the others fall back to float then. `follows`: worth it only
     where every activation is an integer already. `saturates`: adds neighbouring products in 16 bits on this CPU.
     `multiple` and `least`: what the fast paths want channels to be a multiple of (in and out), and how many of them at
-    least (in, of one group); other counts have the unaligned rates. `remark`: what else a user should know of it.
+    least (in, of one group); other counts have the unaligned rates. `rounds_bias`: the runtime makes a float bias
+    integers by itself when it opens the model (onnxruntime, `weight_bias_quantization.cc`): the file need not hold
+    their scales. `remark`: what else a user should know of it.
     """
 
     fused: tuple[str, ...]
@@ -54,6 +56,7 @@ class Kernel:
     writes_float: bool = False
     follows: bool = False
     saturates: bool = False
+    rounds_bias: bool = False
     remark: str = ""
 
     def float_ns(self, work: Work) -> float:

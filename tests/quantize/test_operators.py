@@ -414,7 +414,7 @@ def test_per_tensor_weights():
     graph = Graph()
     options = QuantizeOptions(target="x64-vnni", per_tensor=True, selection=EVERYTHING)
     model, result = run(graph, graph.conv(graph.conv_relu(graph.name)), options=options)
-    scales = [v for v in result.model.graph.initializers.values() if v.name.endswith("_scale")]
+    scales = [v for v in result.model.graph.initializers.values() if v.name.endswith("_s")]
     assert all(v.const_value.shape.rank() == 0 for v in scales)
     assert sqnr_db(model, result.model, graph.samples()) > 28
 

@@ -1,5 +1,7 @@
 """Quantization as a whole: what it refuses, what it reports, and that it is deterministic."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -48,7 +50,7 @@ def test_one_q_and_one_dq_for_every_value_with_scalar_constants():
         assert zero_point.dtype == np.uint8
         assert scale.shape == zero_point.shape == ()
         assert [reader.op_type for reader in node.outputs[0].consumers()] == ["DequantizeLinear"]
-    weights = [v for v in done.graph.initializers.values() if v.name.endswith("_quantized")]
+    weights = [v for v in done.graph.initializers.values() if v.name.endswith("_q")]
     assert {v.dtype for v in weights} == {ir.DataType.INT8, ir.DataType.INT32}
 
 
@@ -138,7 +140,7 @@ def test_two_nodes_may_share_a_weight_and_a_bias():
     assert result.quantization.nodes_fused == 2
     assert sqnr_db(model, result.model, graph.samples()) > 28
     stored = [
-        v for v in result.model.graph.initializers.values() if v.dtype == ir.DataType.INT8 and "_quantized" in v.name
+        v for v in result.model.graph.initializers.values() if v.dtype == ir.DataType.INT8 and v.name.endswith("_q")
     ]
     assert len(stored) == 1
 
@@ -163,14 +165,14 @@ def test_an_unfused_node_is_explained():
     assert unfused_nodes(done, plan) == []
 
     signed = clone(done)  # a zero point above the minimum: the Relu is no longer covered by the range
-    zero_point = next(v for v in signed.graph.initializers.values() if v.name == "v1_zero_point")
+    zero_point = next(v for v in signed.graph.initializers.values() if v.name == "v1_zp")
     zero_point.const_value = ir.tensor(np.uint8(100), name=zero_point.name)
     (note,) = unfused_nodes(signed, plan)
     assert (note.node, note.op_type) == ("Conv0", "Conv")
     assert "the Relu behind it is not covered" in note.reason
 
     vector = clone(done)  # scales that are no scalars
-    scale = next(v for v in vector.graph.initializers.values() if v.name == "x_scale")
+    scale = next(v for v in vector.graph.initializers.values() if v.name == "x_s")
     scale.const_value, scale.shape = ir.tensor(constant(scale).reshape(1), name=scale.name), ir.Shape([1])
     assert all("is not a constant scalar" in note.reason for note in unfused_nodes(vector, plan))
 
@@ -251,3 +253,26 @@ def test_a_product_that_some_read_in_float_and_others_as_integers_runs_on_intege
     assert result.quantization.nodes_quantized == result.quantization.nodes_fused == 2
     assert result.quantization.unfused == []
     assert sqnr_db(model, result.model, graph.samples()) > 25
+
+
+def test_a_bias_that_the_runtime_rounds_itself_stays_float_and_its_node_fuses():
+    graph = Graph((1, 16, 8, 8))
+    x = graph.conv_relu(graph.name, 16, 16)
+    model = graph.model(graph.op("Tanh", graph.conv_relu(x, 16, 16)))
+    for correction in (True, False):
+        options = replace(VNNI, bias_correction=correction)
+        result = quantize_model(model, graph.samples(), options)
+        convs = [node for node in result.model.graph if node.op_type == "Conv"]
+        assert [node.inputs[2].dtype for node in convs] == [ir.DataType.FLOAT] * 2
+        assert kernels(result.model).count("QLinearConv") == 2
+        assert result.quantization.bias_corrected == 2 * correction
+
+
+def test_what_is_inserted_has_no_names_of_nodes_and_short_ones_of_values():
+    graph = Graph((1, 16, 8, 8))
+    model = graph.model(graph.op("Tanh", graph.conv_relu(graph.name, 16, 16)))
+    before = {node.name for node in model.graph}
+    done = quantize_model(model, graph.samples(), VNNI).model
+    assert {node.name or "" for node in done.graph} - before <= {""}
+    steps = [node for node in done.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert all(node.outputs[0].name.endswith(("_q", "_dq")) for node in steps)
