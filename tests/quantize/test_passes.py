@@ -256,16 +256,13 @@ def test_a_product_that_some_read_in_float_and_others_as_integers_runs_on_intege
 
 
 def test_a_bias_that_the_runtime_rounds_itself_stays_float_and_its_node_fuses():
-    graph = Graph((1, 16, 8, 8))
-    x = graph.conv_relu(graph.name, 16, 16)
-    model = graph.model(graph.op("Tanh", graph.conv_relu(x, 16, 16)))
+    graph, model = network()
     for correction in (True, False):
-        options = replace(VNNI, bias_correction=correction)
-        result = quantize_model(model, graph.samples(), options)
+        result = quantize_model(model, graph.samples(), replace(VNNI, bias_correction=correction))
         convs = [node for node in result.model.graph if node.op_type == "Conv"]
         assert [node.inputs[2].dtype for node in convs] == [ir.DataType.FLOAT] * 2
         assert kernels(result.model).count("QLinearConv") == 2
-        assert result.quantization.bias_corrected == 2 * correction
+        assert (result.quantization.bias_corrected > 0) == correction
 
 
 def test_what_is_inserted_has_no_names_of_nodes_and_short_ones_of_values():
