@@ -48,6 +48,7 @@ class DropResult:
     model: ir.Model
     pruning: Pruning
     dropped: tuple[DroppedLayer, ...]
+    stand_ins: tuple[str, ...]  # values that are now read in place of what the layers made
 
 
 def find_layers(graph: ir.Graph, selection: Selection | None = None) -> list[Bypass]:
@@ -207,7 +208,7 @@ def drop_layers(
         proof=proof,
         dropped=list(layers),
     )
-    return DropResult(dropped, record, layers)
+    return DropResult(dropped, record, layers, tuple(bypass.kept for bypass, _ in chosen))
 
 
 def _spread(found: list[Bypass], count: int) -> list[Bypass]:

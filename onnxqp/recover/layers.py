@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,12 +86,15 @@ class Layer:
         self.node.replace_input_with(index, add_initializer(self.node.graph, f"{self.node.name}_bias", fresh))
 
 
-def find_layers(pruned: ir.Model, cuts: Sequence[Cut]) -> list[Layer]:
+def find_layers(pruned: ir.Model, cuts: Sequence[Cut], changed: Collection[str] = ()) -> list[Layer]:
     """The layers whose input lost channels or follows from something that did, in the order of the graph.
+
+    `changed`: values that are not what they were for another reason, or are read where another was.
 
     Products without a bias get one, zero so far; `drop_idle` takes it out again where nothing came of it.
     """
-    touched: set[ir.Value] = set()
+    named = {value.name: value for node in pruned.graph for value in (*node.inputs, *node.outputs) if value is not None}
+    touched: set[ir.Value] = {named[name] for name in changed if name in named}
     found = []
     for node in list(pruned.graph):
         entering = [value for value in node.inputs if value is not None and not value.is_initializer()]

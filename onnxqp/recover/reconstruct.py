@@ -9,7 +9,7 @@ initializers change, and biases are added; shapes and nodes stay, so that the pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,15 +56,18 @@ def recover_model(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
+    changed: Collection[str] = (),
 ) -> Refitted:
     """Refit the layers of `pruned`, which `cuts`, one after the other, made of `original`; both normalised.
+
+    `changed`: values, by name, that the layers behind them find other than in the original, though nothing was cut.
 
     `feeds` are unlabelled samples; a fifth of them judges each refit and rejects those that do not help. Peak memory
     is bounded by `budget` and the largest layer; no activation is written anywhere. `pruned` is left as it is.
     """
     begun = time.perf_counter()
     model = clone(pruned)
-    layers = {layer.node: layer for layer in find_layers(model, cuts)}
+    layers = {layer.node: layer for layer in find_layers(model, cuts, changed)}
     samples = affordable(feeds, BUDGET)
     ours, theirs = Walk(model, samples, budget=budget), Walk(original, samples, budget=budget)
     fitted = rejected = 0

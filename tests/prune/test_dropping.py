@@ -9,10 +9,13 @@ from prune_checks import Build
 
 import onnxqp
 from onnxqp.errors import UnsupportedError
+from onnxqp.evaluate.noise import Reference
 from onnxqp.model import to_bytes
 from onnxqp.options import PruneOptions, Selection
 from onnxqp.prune import drop_layers
 from onnxqp.prune.dropping import find_layers
+from onnxqp.recover import prune_and_recover
+from onnxqp.recover.least_squares import Kind
 from onnxqp.runtime import Session
 
 
@@ -113,3 +116,17 @@ def test_with_a_ratio_and_alone() -> None:
     zero = onnxqp.prune(model, options=PruneOptions(drop_layers=1, ratio=0.0), data=data).report.pruning
     assert zero is not None
     assert zero.dropped == alone.dropped
+
+
+def test_what_is_left_is_recovered() -> None:
+    """The layers behind a branch that is missed are refitted towards the model with it."""
+    model, build = residual((1.0, 0.3, 0.5))
+    samples, held = feeds_like(build, 40), feeds_like(build, 8)
+    noise = []
+    kinds: tuple[Kind | None, ...] = (None, "least-squares")
+    for kind in kinds:
+        done = prune_and_recover(model, samples[:2], samples, PruneOptions(drop_layers=1), kind=kind)
+        noise.append(Reference(model, held).noise_of(done.model))
+    assert done.pruning.recovery is not None
+    assert done.pruning.recovery.consumers > 0
+    assert noise[1] < 0.5 * noise[0]
