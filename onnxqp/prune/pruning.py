@@ -261,12 +261,18 @@ def prune_model(
     if not feeds:
         raise DataError("there are no inputs to prove the pruned model on", hint="pass at least one sample")
     warnings: list[str] = []
-    trial = [*feeds, *runnable(model, random_feeds(feeds[:2], seed))]
+    random: Sequence[Feed] = random_feeds(feeds[:2], seed)
+    asked = not random
     while True:
         if not made.removes:
             raise _nothing(made, options)
-        everything = range(len(made.chosen))
+        everything, trial = range(len(made.chosen)), [*feeds, *random]
         pruned, proof = attempt(made, everything, trial)
+        if proof.max_abs_diff is None and not asked:  # perhaps the original refuses inputs that were made up
+            asked, accepted = True, runnable(model, random)
+            if len(accepted) < len(random):
+                random = accepted
+                continue
         if pruned is not None and proof.checked:
             warnings += state_notes(model.graph, made.cut)
             return PruneResult(pruned, made.describe(pruned, proof), tuple(warnings), made.cut)
