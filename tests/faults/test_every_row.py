@@ -187,6 +187,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     "disk full, read-only, quota, missing folder": [
         (ENVIRONMENT, "test_disk_full_or_read_only"),
         (ENVIRONMENT, "test_a_limit_on_the_size_of_files"),
+        ("faults/test_full_disk.py", "test_nothing_is_lost_on_a_full_disk"),
         (ENVIRONMENT, "test_read_only_folder"),
         (ENVIRONMENT, "test_an_output_that_cannot_be"),
     ],
