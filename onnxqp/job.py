@@ -111,6 +111,8 @@ class Job:
             normal, notes = float32_form(normal)
             for note in notes:
                 run.warn(f"{note.subject}: {note.reason}")
+        for rule in options.selection.idle((node.name or "", node.op_type) for node in normal.graph):
+            run.warn(f"{rule} fits no node: `onnxqp inspect -v` lists their names and types")
         soundness.check_sizes(normal, subject.path)
         optimize = measure.validate and not write.dry_run
         with run.stage("open"):

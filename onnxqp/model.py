@@ -159,6 +159,8 @@ def _content(path: Path) -> Buffer:
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html")):
         hint = "the download failed: open the address in a browser"
         raise ModelError("this is an HTML page, not a model", where=str(path), hint=hint)
+    if head.startswith(b"PK") and head[30:].split(b".npy")[0] != head[30:]:  # the name of the first file inside
+        raise ModelError("this is a NumPy archive, not a model", where=str(path), hint="samples belong to --data")
     for offset, magic, what, hint in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
             raise ModelError(f"this is {what}", where=str(path), hint=hint)

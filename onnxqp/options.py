@@ -29,6 +29,13 @@ class Selection:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
 
+    def idle(self, nodes: Iterable[tuple[str, str]]) -> list[str]:
+        """The rules, as options, that fit none of the `nodes`, which are names with operator types."""
+        names, types = zip(*nodes, strict=True) if (nodes := list(nodes)) else ((), ())
+        patterns = [("--include", each) for each in self.include] + [("--exclude", each) for each in self.exclude]
+        found = [f"{option} {each}" for option, each in patterns if not any(fnmatchcase(name, each) for name in names)]
+        return found + [f"--op-type {each}" for each in self.op_types if each not in types]
+
     def reason_against(self, name: str, op_type: str) -> str | None:
         """Why the node is left alone, or None when it is chosen. `--exclude` wins over `--include`."""
         for pattern in self.exclude:
@@ -190,3 +197,8 @@ class CompressOptions:
     def target(self) -> TargetName:
         """The CPU that will run the result."""
         return self.quantize.target
+
+    @property
+    def selection(self) -> Selection:
+        """Which nodes to touch."""
+        return self.quantize.selection

@@ -58,13 +58,22 @@ class Number(click.ParamType[float]):
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
+            self.fail(f"{value!r} is not a number{self._instead(str(value))}", param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number", param, ctx)
         if not all(holds(number, bound) for bound, _, holds in self.bounds):
             limits = " and ".join(f"{words} {bound:g}" for bound, words, _ in self.bounds)
             self.fail(f"{number:g} is out of range, it must be {limits}", param, ctx)
         return number
+
+    def _instead(self, value: str) -> str:
+        """What to write for a percentage: shares are numbers up to 1, all else that has percent is a number of them."""
+        try:
+            percent = float(value.strip().removesuffix("%"))
+        except ValueError:
+            return ""
+        share = any(bound == 1 and words in ("at most", "less than") for bound, words, _ in self.bounds)
+        return f": write {percent / 100 if share else percent:g}"
 
 
 class Size(click.ParamType[int]):

@@ -207,7 +207,12 @@ def load_hook(spec: str) -> Factory:
 
     def call() -> Iterator[object]:
         with beside():
-            items = iter(function())
+            given = function()
+            if given is None:
+                raise DataError(
+                    "the hook returns None, no samples", where=spec, hint="yield a dict[str, ndarray] for every sample"
+                )
+            items = iter(given)
         while True:  # the body of a generator runs here, and may import what lies beside it
             with beside():
                 try:

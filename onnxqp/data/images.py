@@ -38,7 +38,9 @@ def image_source(
     warnings = [f"{folder}: {odd} image names skipped, they lead to no regular file"] if odd else []
     if not found:
         raise DataError(
-            "no images found in the folder", where=str(folder), hint=f"{', '.join(sorted(SUFFIXES))}; {ACCEPTED}"
+            "no images found in the folder",
+            where=str(folder),
+            hint=f"images end in {', '.join(sorted(SUFFIXES))}; {ACCEPTED}",
         )
     if not labelled:
         return ImageSource(tuple(found), None, pixels), warnings

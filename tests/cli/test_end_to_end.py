@@ -310,3 +310,11 @@ def test_the_program_as_users_start_it(folder: Path) -> None:
     assert ran.returncode == 0
     assert json.loads(ran.stdout)["input"]["path"] == "m.onnx"
     assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("rule", ["--include nolayer*", "--exclude conv9", "--op-type Covn"])
+def test_a_rule_that_fits_no_node_is_told(run: Run, folder: Path, rule: str) -> None:
+    """Left unsaid, a misspelt --exclude would quantize what it was to protect."""
+    ran = run("quantize", "m.onnx", *rule.split(), "--exclude", "classifier", "--dry-run")
+    assert f"warning: {rule} fits no node" in ran.err
+    assert "classifier fits" not in ran.err

@@ -98,6 +98,8 @@ def test_sizes(run: Run, api: FakeApi, text: str, size: int) -> None:
         ("prune m.onnx --ratio 1", "--ratio: 1 is out of range, it must be at least 0 and less than 1", "prune --help"),
         ("prune m.onnx --ratio nan", "--ratio: nan is not a finite number", "prune --help"),
         ("prune m.onnx --ratio half", "--ratio: 'half' is not a number", "prune --help"),
+        ("prune m.onnx --ratio 50%", "--ratio: '50%' is not a number: write 0.5", "prune --help"),
+        ("quantize m.onnx --min-agreement 99%", "'99%' is not a number: write 99", "quantize --help"),
         ("prune m.onnx --ratio -0.1", "--ratio: -0.1 is out of range", "prune --help"),
         ("prune m.onnx --ratio 0.5 --round-to 0", "--round-to: '0' is neither a whole number", "prune --help"),
         ("prune m.onnx --ratio 0.5 --min-channels 0", "--min-channels: 0 is not in the range", "prune --help"),

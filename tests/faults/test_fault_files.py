@@ -7,6 +7,7 @@ import os
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 from fault_graphs import nested, network
 from installed import RUNTIME
@@ -23,6 +24,12 @@ def archive() -> bytes:
     return held.getvalue()
 
 
+def arrays() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, x=np.zeros(3))
+    return file.getvalue()
+
+
 FOREIGN = {
     "empty": (b"", "the file is empty"),
     "git_lfs_pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
@@ -31,6 +38,7 @@ FOREIGN = {
     "jpeg": (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "JPEG"),
     "png": (b"\x89PNG\r\n\x1a\n", "PNG"),
     "zip_or_pytorch": (archive(), "torch.onnx.export"),
+    "numpy_archive": (arrays(), "--data"),
     "pickle": (pickle.dumps({"weights": [1, 2]}), "pickle"),
     "ort_flatbuffer": (b"\x18\x00\x00\x00ORTM" + bytes(40), ".onnx file that it was made from"),
     "tflite": (b"\x1c\x00\x00\x00TFL3" + bytes(40), "tf2onnx"),
