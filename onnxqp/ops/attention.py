@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Labels, Name, Pin, Reduction
+from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Labels, Name, Pin, Reduction, Scale, Zero
 from onnxqp.graph import attribute_float, attribute_int, attribute_ints, dims, is_constant
 from onnxqp.ops import quantizing
 from onnxqp.ops.cost import dimension, element_count
@@ -28,6 +28,16 @@ class FusedAttention(Operator):
     """Projections and attention at once: columns of queries and keys tie, those of values to the output."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.Attention",)
+    past: ClassVar[tuple[int, ...]] = (4, 6)  # inputs
+    equal: ClassVar[bool] = False  # queries, keys and values are of one size, which no attribute tells apart
+
+    def scale(self, node: ir.Node) -> Scale | None:
+        """What a weight of integers stands for."""
+        return None
+
+    def zero(self, node: ir.Node) -> Zero | None:
+        """What stands for 0 in it."""
+        return None
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         data = node.inputs[0]
@@ -39,21 +49,23 @@ class FusedAttention(Operator):
         query, _, value = self._sizes(node)
         scored = labels.fresh(heads, query // heads)
         passed = labels.fresh(heads, value // heads)
-        if _has_past(node, (4, 6)):
+        if self.equal:
+            labels.tie(scored, passed)
+        if has_past(node, self.past):
             labels.pin(np.concatenate([scored, passed], axis=1), node, PAST)
         elif attribute_int(node, "do_rotary", 0) and node.name not in labels.whole:
             labels.pin(scored, node, "channels that rotate in pairs")
         _split_heads(labels, node, scored, passed)
         columns = np.concatenate([scored.reshape(-1), scored.reshape(-1), passed.reshape(-1)])
         labels.attach(weight, Family((1,), columns))
-        labels.consume(node, 1, 1, Reduction.SUM)
+        labels.consume(node, 1, 1, Reduction.SUM, self.zero(node))
         if bias is not None:
             labels.attach(bias, Family((0,), columns))
             labels.consume(node, 2, 0, Reduction.SUM)
         for axis in (0, 1):
             labels.freeze(data, axis, Pin(node.op_type, node.name or "", "Attention mixes the positions of this axis"))
         self._inputs(node, labels, weight)
-        labels.weigh(node, 1, produced=1, consumed=0)
+        labels.weigh(node, 1, produced=1, consumed=0, scale=self.scale(node))
         labels.give(node.outputs[0], [Family((2,), passed.reshape(-1))])
 
     def _inputs(self, node: ir.Node, labels: AxisLabels, weight: ir.Value) -> None:
@@ -65,7 +77,7 @@ class FusedAttention(Operator):
             labels.freeze(weight, 0, why or Pin(node.op_type, node.name or "", "meets features that are not cut"))
             return
         labels.attach(weight, Family((0,), entering))
-        labels.consume(node, 1, 0, Reduction.SUM)
+        labels.consume(node, 1, 0, Reduction.SUM, self.zero(node))
 
     def _sizes(self, node: ir.Node) -> tuple[int, int, int]:
         given = attribute_ints(node, "qkv_hidden_sizes")
@@ -86,7 +98,8 @@ class FusedAttention(Operator):
             left = int(kept[: query : query // heads].sum())
             node.attributes["num_heads"] = ir.AttrInt64("num_heads", left)
         sizes = [int(part.sum()) for part in np.split(kept, [query, query + key])]
-        node.attributes["qkv_hidden_sizes"] = ir.AttrInt64s("qkv_hidden_sizes", sizes)
+        if not self.equal:
+            node.attributes["qkv_hidden_sizes"] = ir.AttrInt64s("qkv_hidden_sizes", sizes)
         assert sum(sizes) == int(kept[: query + key + value].sum())
 
     def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
@@ -109,7 +122,7 @@ class MultiHeadAttention(Operator):
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.MultiHeadAttention", "Attention")
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        if _has_past(node, (6, 7, 8, 9) if node.domain else (4, 5)):
+        if has_past(node, (6, 7, 8, 9) if node.domain else (4, 5)):
             raise CannotCouple(PAST)
         if len(node.inputs) < 3 or None in node.inputs[:3]:
             raise CannotCouple("queries, keys and values packed in one")
@@ -196,7 +209,7 @@ class GroupQueryAttention(Operator):
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.GroupQueryAttention",)
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        if _has_past(node, (3, 4)):
+        if has_past(node, (3, 4)):
             raise CannotCouple(PAST)
         if node.inputs[1] is None or any(value is not None for value in node.inputs[10:]):
             raise CannotCouple("queries, keys and values packed in one, or with numbers of their own")
@@ -251,7 +264,7 @@ class RotaryEmbedding(Operator):
         return same_shape(node)
 
 
-def _has_past(node: ir.Node, inputs: Sequence[int]) -> bool:
+def has_past(node: ir.Node, inputs: Sequence[int]) -> bool:
     """Whether keys and values of the past are given or handed on: they keep their size."""
     given = any(index < len(node.inputs) and node.inputs[index] is not None for index in inputs)
     return given or any(output.uses() or output.is_graph_output() for output in node.outputs[1:])

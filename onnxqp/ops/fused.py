@@ -150,6 +150,21 @@ class EmbedLayerNormalization(Operator):
         return quantizing.no_kernel(node)
 
 
+class OtherProvider(Operator):
+    """Pinned: it has no kernel on the CPU, so nothing could be proven, nor gained there."""
+
+    op_types: ClassVar[tuple[str, ...]] = tuple(
+        f"com.microsoft.{name}"
+        for name in ("NhwcConv", "NhwcFusedConv", "BiasAdd", "BiasSplitGelu", "GroupNorm", "SkipGroupNorm")
+    )
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        labels.pin_node(node, f"{node.op_type} has no kernel on the CPU: a cut could not be proven")
+
+    def quantization(self, node: ir.Node) -> Role:
+        return quantizing.no_kernel(node)
+
+
 def _transposed(node: ir.Node, flag: str, names: list[Name | None]) -> list[Name | None]:
     """The names of an operand whose last two axes the node swaps."""
     swaps = attribute_int(node, flag, 0) and len(names) > 1

@@ -11,12 +11,13 @@ import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Name, Scale, Zero
 from onnxqp.graph import attribute_int, constant
+from onnxqp.ops.attention import FusedAttention
 from onnxqp.ops.concat import couple_joined
 from onnxqp.ops.conv import image_names, resize_groups
 from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.elementwise import Elementwise, hand_down
 from onnxqp.ops.grouped import Layer, couple_grouped
-from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape
+from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape, tie_axis
 from onnxqp.ops.linear import product_names
 from onnxqp.ops.operator import Alike, Operator
 from onnxqp.ops.pool import couple_window
@@ -302,13 +303,39 @@ class IntegerMean(_Quantized):
         join(labels, node, {0: names}, {0: names if keep else [name for name in names if name is not None]})
 
 
+class IntegerAttention(FusedAttention):
+    """As Attention; queries, keys and values lose the same channels, for they are of one size."""
+
+    op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.QAttention",)
+    quantized: ClassVar[bool] = True
+    type_from: ClassVar[int] = 2
+    past: ClassVar[tuple[int, ...]] = (8,)
+    equal: ClassVar[bool] = True
+
+    def scale(self, node: ir.Node) -> Scale | None:
+        return _scale(node, 4, 7, 1)
+
+    def zero(self, node: ir.Node) -> Zero | None:
+        return Zero(7, 1 if _many(node, 7) else None) if _present(node, 7) else None
+
+    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
+        super().couple(node, labels)
+        weight = node.inputs[1]
+        columns = None if weight is None else labels.family(weight, 1)
+        for index in _present(node, 4, 7):
+            if columns is not None and _many(node, index):
+                tie_axis(labels, node, index, 0, columns.labels)
+
+    def quantization(self, node: ir.Node) -> Role:
+        return Float("quantized already")
+
+
 class Packed(_Quantized):
     """Pinned: its weights are packed in blocks with a scale each, or shared among fused layers."""
 
     op_types: ClassVar[tuple[str, ...]] = tuple(
         f"com.microsoft.{name}"
         for name in (
-            "QAttention",
             "QEmbedLayerNormalization",
             "MatMulNBits",
             "GatherBlockQuantized",

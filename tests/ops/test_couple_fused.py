@@ -159,3 +159,11 @@ def test_channels_that_rotate_in_pairs_stay() -> None:
     positions = b.const([[0, 1, 2, 3, 4]] * 2)
     y = b.op("RotaryEmbedding", x, positions, b.weight(8, 4), b.weight(8, 4), domain=MS)
     assert "RotaryEmbedding mixes" in pinned(b, b.linear(y, 8, 3))["MatMul0"]
+
+
+@pytest.mark.parametrize(("kind", "more"), [("BiasAdd", 2), ("BiasSplitGelu", 1), ("NhwcConv", 1)])
+def test_what_has_no_kernel_on_the_cpu_stays(kind: str, more: int) -> None:
+    b = Build()
+    x = b.linear(b.input(2, 5, 6), 6, 12)
+    y = b.op(kind, x, *(x if n else b.weight(12) for n in range(more)), domain=MS)
+    assert "no kernel on the CPU" in pinned(b, y)["MatMul0"]

@@ -289,6 +289,19 @@ def test_joined_pooled_and_added_integers() -> None:
     check(b, end(b, qlinear_conv(b, mean, 14, 4)), groups=[8, 6])
 
 
+@pytest.mark.parametrize("axis", [1, None])
+def test_attention_on_integers(axis: int | None) -> None:
+    b = Build()
+    x = quantize(b, b.op("Relu", b.linear(b.input(2, 5, 6), 6, 12)))
+    weight, scale, zero = integers(b, 12, 36, axis=axis, zeros=True)
+    scales = [x[1], scale, "", x[2], zero]
+    y = b.op("QAttention", x[0], weight, b.weight(36), *scales, domain=MS, num_heads=3)
+    result = check(b, b.linear(y, 12, 4), groups=[12, 12])
+    (node,) = (node for node in result.model.graph if node.op_type == "QAttention")
+    assert node.attributes["num_heads"].as_int() == 3
+    assert node.attributes["scale"].as_float() == pytest.approx(0.5)
+
+
 def test_packed_weights_are_left_alone() -> None:
     b = Build()
     x = b.linear(b.input(2, 32), 32, 32)
