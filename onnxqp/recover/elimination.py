@@ -9,13 +9,15 @@ channels that stand in for each other do not both seem dispensable.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+_SHRINK = 16  # when this part of the inputs has gone, the inverse is rewritten without them
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Reader:
     matrix: FloatArray
     places: Mapping[int, IntArray]
     weight: float
+    _left: IntArray | None = None  # the inputs that `inverse` still has, ascending; None: all
+    _gone: list[int] = field(default_factory=list)  # removed, but not from `inverse` yet
 
     def costs(self, channels: Sequence[int]) -> FloatArray:
         """What the removal of each channel costs, each by itself, given what has gone already."""
@@ -40,7 +44,8 @@ class Reader:
                 by_width.setdefault(len(self.places[channel]), []).append(place)
         for chosen in by_width.values():
             rows = np.stack([self.places[channels[place]] for place in chosen])
-            blocks = self.inverse[rows[:, :, None], rows[:, None, :]]
+            at = self._at(rows)
+            blocks = self.inverse[at[:, :, None], at[:, None, :]]
             weights = self.matrix[rows]
             found[chosen] = np.einsum("cko,cko->c", weights, np.linalg.solve(blocks, weights))
         return np.maximum(found, 0.0) * self.weight
@@ -50,12 +55,28 @@ class Reader:
         rows = self.places.get(channel)
         if rows is None:
             return
-        columns = self.inverse[:, rows]
-        factor = np.linalg.solve(self.inverse[np.ix_(rows, rows)], np.eye(len(rows)))
-        self.matrix -= columns @ (factor @ self.matrix[rows])
+        at = self._at(rows)
+        columns = self.inverse[:, at]
+        factor = np.linalg.solve(self.inverse[np.ix_(at, at)], np.eye(len(rows)))
+        self.matrix[slice(None) if self._left is None else self._left] -= columns @ (factor @ self.matrix[rows])
         self.inverse -= columns @ factor @ columns.T
-        self.inverse[np.ix_(rows, rows)] += np.eye(len(rows))  # never read again, but never singular
+        self.inverse[at], self.inverse[:, at] = 0.0, 0.0
+        self.inverse[at, at] = 1.0  # never read again, but never singular
         self.matrix[rows] = 0.0
+        self._gone += rows.tolist()
+        if len(self._gone) * _SHRINK > len(self.inverse):
+            self._shrink()
+
+    def _at(self, rows: IntArray) -> IntArray:
+        """Where inputs stand in `inverse`."""
+        return rows if self._left is None else np.searchsorted(self._left, rows)
+
+    def _shrink(self) -> None:
+        """Forget what has gone: each removal takes the time of the square of what is there."""
+        old = np.arange(len(self.inverse)) if self._left is None else self._left
+        self._left = np.setdiff1d(old, self._gone)
+        keep = np.searchsorted(old, self._left)
+        self.inverse, self._gone = self.inverse[np.ix_(keep, keep)], []
 
 
 def reader_of(

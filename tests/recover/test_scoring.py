@@ -169,3 +169,26 @@ def test_a_channel_goes_that_only_a_silent_channel_reads() -> None:
 @pytest.mark.parametrize(("macs", "samples"), [(0, 48), (10**9, 48), (4 * 10**10, 20), (10**12, 12)])
 def test_large_models_are_compared_on_fewer_samples(macs: int, samples: int) -> None:
     assert enough(macs) == samples
+
+
+def test_many_removals_leave_the_inverse_and_the_weight_of_what_is_left() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(400, 60)) @ random.normal(size=(60, 60))
+    covariance = np.cov(x.T)
+    matrix = random.normal(size=(60, 4))
+    places = {n: np.arange(2 * n, 2 * n + 2) for n in range(30)}
+    reader = reader_of(covariance, matrix, places, 1.0, damping=1e-3)
+    damped = covariance + 1e-3 * np.trace(covariance) / 60 * np.eye(60)
+    gone = [3, 28, 0, 7, 11, 12, 29, 5, 20]
+    for channel in gone:
+        reader.remove(channel)
+    out = np.concatenate([places[n] for n in gone])
+    left = np.setdiff1d(np.arange(60), out)
+    fitted = matrix[left] + np.linalg.solve(damped[np.ix_(left, left)], damped[np.ix_(left, out)] @ matrix[out])
+    np.testing.assert_allclose(reader.matrix[left], fitted, rtol=1e-6, atol=1e-8)
+    assert not reader.matrix[out].any()
+    inverse = np.linalg.inv(damped[np.ix_(left, left)])
+    for n in (1, 19):
+        at = np.searchsorted(left, places[n])
+        expected = np.einsum("ko,ko->", fitted[at], np.linalg.solve(inverse[np.ix_(at, at)], fitted[at]))
+        assert reader.costs([n])[0] == pytest.approx(expected, rel=1e-6)
