@@ -9,17 +9,21 @@ import os
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from prune_checks import Build
+from prune_checks import Build, Feed
 
 from onnxqp.errors import UnsupportedError
 from onnxqp.options import PruneOptions
 from onnxqp.prune import plan, prune_model
-from onnxqp.prune.apply import cut_model
+from onnxqp.prune.apply import cut_model, never_empty
 from onnxqp.prune.masked import mask_model
 from onnxqp.prune.proof import prove
+from onnxqp.prune.pruning import Plan, attempt
+from onnxqp.prune.select import choose
+from onnxqp.prune.units import label_heads, label_units
 
 _EXAMPLES = int(os.environ.get("ONNXQP_EXAMPLES", "50"))
 # what fails is shown as it was found: to shrink it takes longer than all else
@@ -351,7 +355,8 @@ def agrees(b: Build, outputs: list[str], data: st.DataObject) -> None:
             assert proof.checked, proof.skipped_reason
             assert proof.max_abs_diff is not None
             assert proof.max_abs_diff < 1e-4
-        result = prune_model(model, feeds, options, step=4)
+        heads_agree(model, options, feeds)
+        result = prune_model(model, feeds, options, step=4, samples=data.draw(st.sampled_from([[], feeds])))
         assert not result.warnings
         assert result.pruning.channels_after < result.pruning.channels_before
     else:
@@ -360,6 +365,18 @@ def agrees(b: Build, outputs: list[str], data: st.DataObject) -> None:
         except UnsupportedError:
             return
         raise AssertionError("a plan that removes nothing was carried out")
+
+
+def heads_agree(model: ir.Model, options: PruneOptions, feeds: list[Feed]) -> None:
+    """So is the cut of whole heads, where there are some."""
+    units = label_heads(model.graph, options.selection, 1, label_units(model.graph, options.selection))
+    if units is None:
+        return
+    chosen = tuple(tuple(found) for found in choose(units.grouping.groups, options, 4))
+    made = Plan(model, units.labels, units.grouping, chosen, "l1")
+    if not never_empty(made.labels, made.cut, model.graph):
+        proof = attempt(made, range(len(chosen)), feeds)[1]
+        assert proof.checked, proof.skipped_reason
 
 
 def test_what_fits_no_bundle_stays_though_other_layers_read_it() -> None:
