@@ -130,7 +130,8 @@ def quantize(
             inputs,
             done.model,
             macs=count_macs(job.normal),  # other numbers, the same work
-            quantization=done.quantization,
+            look=done.candidate.record if done.candidate.integers else None,
+            quantization=None if done.candidate.integers else done.quantization,
             calibration=found,
             frontier=points,
         )

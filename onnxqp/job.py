@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -29,8 +29,8 @@ from onnxqp.options import (
     QuantizeOptions,
     WriteOptions,
 )
-from onnxqp.report.records import ModelSummary, Report, Size, TensorError
-from onnxqp.runtime import Session
+from onnxqp.report.records import ModelSummary, Quantization, Report, Size, TensorError
+from onnxqp.runtime import RunningNode, Session
 from onnxqp.steps import (
     ModelLike,
     Progress,
@@ -44,6 +44,8 @@ from onnxqp.steps import (
 )
 
 TRIAL_FEEDS = 2
+
+Look: TypeAlias = Callable[[Sequence[RunningNode]], Quantization]  # what is said of a graph as it really runs
 _TRACED_SAMPLES = 8  # 3 to 12 % of the time that quantize takes
 
 
@@ -141,21 +143,26 @@ class Job:
         *,
         macs: int | None = None,
         before: ir.Model | None = None,
+        look: Look | None = None,
         **sections: Any,
     ) -> Result:
         """Prove that the candidate runs, judge it, and let it have its name unless a gate is missed.
 
         `macs` of the candidate, where they are known; `before`: the model in float that it was quantized from, where
-        that is not the normalised one.
+        that is not the normalised one; `look` makes the section on quantization.
         """
         profile.save(self.measured, self.measure, self.subject)
         outcome: dict[str, Any] = {}
         feeds = inputs.some(TRIAL_FEEDS)
 
+        def seen(running: Sequence[RunningNode]) -> None:
+            sections["quantization"] = look(running) if look is not None else None
+
         def verify(candidate: Path | ir.Model) -> None:
             with self.run.stage("verify"):
                 timed = self.measure.validate
-                session = prove_runs(candidate, feeds, threads=self.measure.threads, optimize=timed)
+                shown, threads = seen if look is not None else None, self.measure.threads
+                session = prove_runs(candidate, feeds, threads=threads, optimize=timed, look=shown)
                 require_finite(self.baseline, session, feeds)
                 written = files.written_bytes(candidate) if isinstance(candidate, Path) else len(files.to_bytes(model))
                 size = size_of(self.subject.bytes(), written)

@@ -111,6 +111,7 @@ class Session:
             self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's exception types differ between versions
             raise refused(str(err), str(source) if isinstance(source, Path) else None) from err
+        self._how = (source, threads, optimize, options, taps, None, profile)  # opened again, it need not tell again
         return self._session
 
     def close(self) -> None:
@@ -295,10 +296,30 @@ def _run_error(message: str) -> OnnxqpError:
 
 def optimized_graph(source: Source, *, threads: int = 1, options: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """The graph that onnxruntime really runs, after all its optimisations, fusions and layout changes."""
+    return _open_with_graph(source, threads, options)[1]
+
+
+@dataclass(frozen=True)
+class RunningNode:
+    """A node of a graph as it really runs."""
+
+    name: str
+    op_type: str
+
+
+def open_and_look(source: Source, *, threads: int = 1) -> tuple[Session, list[RunningNode]]:
+    """A session, and the nodes that it really runs, those in bodies of If, Loop and Scan included."""
+    session, proto = _open_with_graph(source, threads, None)
+    return session, [RunningNode(node.name, node.op_type) for node in all_nodes(proto.graph)]
+
+
+def _open_with_graph(
+    source: Source, threads: int, options: Mapping[str, str] | None
+) -> tuple[Session, onnx.ModelProto]:
     with tempfile.TemporaryDirectory(prefix="onnxqp-") as folder:
         path = Path(folder) / "optimized.onnx"
-        Session(source, threads=threads, options=options, dump=path)
-        return onnx.load_model(str(path), load_external_data=False)
+        session = Session(source, threads=threads, options=options, dump=path)
+        return session, onnx.load_model(str(path), load_external_data=False)
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -21,7 +21,7 @@ from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.graph import iterate
 from onnxqp.memory import PeakMemory
 from onnxqp.report.records import Machine, ModelSummary, Report
-from onnxqp.runtime import Session, cpu, doubtful, refused, versions
+from onnxqp.runtime import RunningNode, Session, cpu, doubtful, open_and_look, refused, versions
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
 
@@ -148,13 +148,23 @@ def output_path(subject: Subject, output: str | None, product: str) -> Path | No
 
 
 def prove_runs(
-    candidate: Path | ir.Model, feeds: Sequence[Feed], *, threads: int = 1, optimize: bool = True
+    candidate: Path | ir.Model,
+    feeds: Sequence[Feed],
+    *,
+    threads: int = 1,
+    optimize: bool = True,
+    look: Callable[[Sequence[RunningNode]], None] | None = None,
 ) -> Session:
     """Open the candidate and run it on every feed; raises what the runtime says when it cannot.
 
-    Without `optimize` it opens in half the time and memory, where nobody asks for its speed.
+    Without `optimize` it opens in half the time and memory, where nobody asks for its speed. `look` is shown the
+    nodes that really run, optimised: a large model takes a minute to open, and once is enough.
     """
-    session = Session(candidate, threads=threads, optimize=optimize)
+    if look is None:
+        session = Session(candidate, threads=threads, optimize=optimize)
+    else:
+        session, running = open_and_look(candidate, threads=threads)
+        look(running)
     for feed in feeds:
         session.run(feed)
     return session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -29,6 +29,7 @@ from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.share import share_equal
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
+from onnxqp.runtime import RunningNode
 from onnxqp.specs import Shared
 from onnxqp.targets import Kernel, Target
 
@@ -147,9 +148,10 @@ class Candidate:
         """Whether anything in it is quantized at all."""
         return bool(self.stored.weights) or any(self.plan.integer_nodes)
 
-    def record(self) -> Quantization:
-        """The section of the report; opens the model to see what the runtime makes of it."""
-        unfused = unfused_nodes(self.model, self.plan)
+    def record(self, running: Sequence[RunningNode] | None = None) -> Quantization:
+        """The section of the report. What the runtime makes of the model is seen in the nodes that are `running`;
+        without them the model is opened where that matters."""
+        unfused = unfused_nodes(self.model, self.plan, running) if any(self.plan.integer_nodes) else []
         return replace(
             self.plan.record(),
             nodes_fused=sum(1 for _ in self.plan.integer_nodes) - len(unfused),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -11,18 +11,21 @@ from onnxqp.graph import iterate
 from onnxqp.plan import PlannedNode, QuantizationPlan
 from onnxqp.quantize.conditions import broken_condition
 from onnxqp.report.records import NodeNote
-from onnxqp.runtime import all_nodes, optimized_graph
+from onnxqp.runtime import RunningNode, open_and_look
 
 _SUFFIX = re.compile(r"(_token_\d+|/duplicated)+$")  # what onnxruntime's layout passes append to a node's name
 
 
-def unfused_nodes(model: ir.Model, plan: QuantizationPlan) -> list[NodeNote]:
-    """Open the quantized `model`, dump the optimised graph, and list the planned nodes that did not become kernels.
+def unfused_nodes(
+    model: ir.Model, plan: QuantizationPlan, running: Sequence[RunningNode] | None = None
+) -> list[NodeNote]:
+    """List the planned nodes of the quantized `model` that did not become kernels.
 
-    Raises what the runtime says when the model does not load.
+    `running` are the nodes of the optimised graph; without them the model is opened for that, and what the runtime says
+    is raised when it does not load.
     """
     found: dict[str, list[str]] = {}
-    for node in all_nodes(optimized_graph(model).graph):
+    for node in open_and_look(model)[1] if running is None else running:
         found.setdefault(_SUFFIX.sub("", node.name), []).append(node.op_type)
     nodes = {node.name or "": node for node in iterate(model)}
     notes = []

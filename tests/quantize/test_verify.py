@@ -1,13 +1,18 @@
 """Why a Q/DQ pattern did not become an integer kernel: hand-made graphs, each with one condition broken."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from installed import RUNTIME
 from quantize_graphs import Graph, kernels
 
+import onnxqp
+from onnxqp.options import MeasureOptions, QuantizeOptions, WriteOptions
 from onnxqp.plan import PlannedNode, QuantizationPlan
 from onnxqp.quantize.verify import unfused_nodes
+from onnxqp.runtime import Session
 
 U8, S8 = np.uint8, np.int8
 
@@ -179,3 +184,25 @@ def test_movements_need_equal_parameters():
     y = graph.pair(graph.op("MaxPool", x, kernel_shape=[2, 2]), zero=0, scale=0.2)
     reason = graph.verdict(graph.op("Abs", y), "MaxPool", "NhwcMaxPool")
     assert "different scales" in reason
+
+
+def test_one_session_proves_the_result_and_tells_what_fused(tmp_path, monkeypatch):
+    graph = Graph((1, 32, 14, 14))
+    model = graph.model(graph.op("Tanh", graph.conv_relu(graph.conv_relu(graph.name, 32, 32), 32, 32)))
+    opened = []
+    real = Session.__init__
+
+    def init(self, source, **keywords):
+        opened.append((isinstance(source, Path), keywords.get("dump") is not None))
+        real(self, source, **keywords)
+
+    monkeypatch.setattr(Session, "__init__", init)
+    result = onnxqp.quantize(
+        model,
+        options=QuantizeOptions(target="x64-vnni"),
+        measure=MeasureOptions(validate=False),
+        write=WriteOptions(str(tmp_path / "out.onnx")),
+    )
+    assert result.report.quantization.nodes_fused == result.report.quantization.nodes_quantized > 0
+    assert [look for on_disk, look in opened if on_disk] == [True]
+    assert sum(look for _, look in opened) == 1
