@@ -31,6 +31,7 @@ from onnxqp.specs import Feed
 
 JUDGES = 8  # samples on which two plans are held against each other
 ABOUT = 0.1  # of what one plan saves, the other may save less
+TRIAL = 0.3  # ratio at which they are, where a budget leaves it open
 MARGIN = 0.8  # of the other's noise: 1 dB
 DISAGREE = "pruned and masked disagree"
 
@@ -109,13 +110,27 @@ def plan(
     check(options)
     order: Literal[1, 2] = 2 if options.criterion == "l2" else 1
     units = label_units(model.graph, options.selection, order)
-    made = _planned(model, options, units, step, scorer, clock)
-    heads = label_heads(model.graph, options.selection, order, units) if samples and made.removes else None
-    if heads is None:
-        return made
-    other = _planned(model, options, heads, step, scorer, clock)
-    alike = options.ratio is None and options.threshold is None  # both meet the budget
-    return other if (alike or _saves_as_much(other, made)) and _costs_less(other, made, samples) else made
+    heads = label_heads(model.graph, options.selection, order, units) if samples else None
+    if heads is not None and _heads_cost_less(model, options, units, heads, step, samples):
+        units = heads
+    return _planned(model, options, units, step, scorer, clock)
+
+
+def _heads_cost_less(
+    model: ir.Model, options: PruneOptions, units: Units, heads: Units, step: int, samples: Sequence[Feed]
+) -> bool:
+    """Whether whole heads save about as much and change the outputs less; by norms, which are at hand."""
+    trial = replace(
+        options,
+        ratio=TRIAL if options.ratio is None else options.ratio,
+        threshold=None,
+        macs_ratio=None,
+        params_ratio=None,
+        latency_ratio=None,
+        criterion="l1",
+    )
+    single, whole = (_planned(model, trial, each, step, None, None) for each in (units, heads))
+    return single.removes and whole.removes and _saves_as_much(whole, single) and _costs_less(whole, single, samples)
 
 
 def _planned(
