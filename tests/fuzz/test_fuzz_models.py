@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
+import pytest
+
 HERE = Path(__file__).parent
 SEED = os.environ.get("ONNXQP_FUZZ_SEED", "0")
 
@@ -55,6 +58,7 @@ def test_whatever_is_in_a_data_file_ends_in_the_table_of_exit_codes() -> None:
     assert {"0", "2", "4"} <= found["codes"].keys(), "mutations that break all or nothing test nothing"
 
 
+@pytest.mark.skipif(onnx.__version__.startswith("1.21."), reason="onnx 1.21 makes its node cases without data")
 def test_node_cases_of_onnx_keep_their_answers_or_are_refused() -> None:
     limit = seconds(40)
     found = ran("node_cases.py", limit)
