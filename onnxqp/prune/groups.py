@@ -6,7 +6,7 @@ which has a name, members, scores, and is cut as one. Classes bound by block dem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,11 +15,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Labels, Pin, components
+from onnxqp.ops import rule_for
 from onnxqp.options import Selection
 from onnxqp.prune.blocks import Component, bound_components, bundles
 from onnxqp.prune.importance import FloatArray, scores
 from onnxqp.prune.slots import Slot, Slots, find_slots
 from onnxqp.report.records import PinnedGroup
+from onnxqp.specs import Compute
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,8 @@ def find_groups(
     held = [pin for _, pin in pins] + [Pin("", "", "every block must lose as many, and one cannot")]
     group_of = _number_groups(np.flatnonzero(free & (pin_of < 0)), signature, [built for _, built in bound])
     groups = _make_groups(slots, group_of, bound, score)
-    return Grouping(roots, groups, _make_pinned(slots, pin_of, signature, held))
+    pinned = (*_make_pinned(slots, pin_of, signature, held), *_weightless(graph, slots, held))
+    return Grouping(roots, groups, pinned)
 
 
 def _stuck(component: Component, built: Sequence[Labels], signature: npt.NDArray[np.uint64]) -> Labels:
@@ -186,6 +189,23 @@ def _make_pinned(
         PinnedGroup(names.new(members), list(_nodes(members)), reasons[number])
         for number, members in slots.by(number_of).items()
     )
+
+
+def _weightless(graph: ir.Graph, slots: Slots, pins: Sequence[Pin]) -> Iterator[PinnedGroup]:
+    """Arithmetic whose weights, computed as it runs, have no channels to show."""
+    shown = {slot.weight.node for slot in slots.slots}
+    reasons: dict[str, Pin] = {}
+    for pin in pins:
+        reasons.setdefault(pin.node, pin)
+    for node in graph.all_nodes():
+        name = node.name or ""
+        if name in shown or not rule_for(node).macs(node):
+            continue
+        role = rule_for(node).quantization(node)
+        if name in reasons:
+            yield PinnedGroup(name, [name], describe(reasons[name]))
+        elif isinstance(role, Compute) and role.weight is not None:
+            yield PinnedGroup(name, [name], "its weight is not constant")
 
 
 def _nodes(members: Sequence[Slot]) -> tuple[str, ...]:
