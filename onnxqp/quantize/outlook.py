@@ -28,7 +28,7 @@ FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8,
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
-CALIBRATION = 10**1.2  # by which it lessens the noise of a sketch at most: on the zoo by 0 to 10 dB
+CALIBRATION = 10**2.2  # by which it lessens the noise of a sketch at most: on the zoo by up to 20 dB
 _INSTANT = 1e-9  # seconds: no model takes less
 
 
