@@ -176,9 +176,9 @@ def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
 
     def node(op_type: str, *inputs: ir.Value) -> ir.Value:
         to = [ir.AttrInt64("to", ir.DataType.FLOAT)] if op_type == "Cast" else []
-        made.append(ir.Node("", op_type, inputs, to, name=""))
+        made.append(ir.Node("", op_type, inputs, to))
         output = made[-1].outputs[0]
-        output.name = unique_name(graph, f"_{op_type[0].lower()}{number}")
+        output.name = made[-1].name = unique_name(graph, f"_{op_type[0].lower()}{number}")
         output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), inputs[0].shape
         return output
 

@@ -342,11 +342,11 @@ class _Inserter:
         return self.zeros[key]
 
     def _node(self, op_type: str, inputs: list[ir.Value], output: str, axis: int | None = None) -> ir.Value:
-        """A new node right behind its source; a name and the shape of its output would only cost bytes."""
+        """A new node right behind its source, named for its output, whose shape would only cost bytes."""
         attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-        node = ir.Node("", op_type, inputs, attributes, name="")
+        node = ir.Node("", op_type, inputs, attributes)
         result = node.outputs[0]
-        result.name = unique_name(self.graph, output)
+        result.name = node.name = unique_name(self.graph, output)
         source = inputs[0].producer()
         if source is not None:
             self.graph.insert_after(source, node)
