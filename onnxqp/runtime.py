@@ -28,6 +28,7 @@ from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
 
+AHEAD = 2  # inferences at once, each on one thread
 AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
 _UNESCAPED = re.compile(  # an event of a profile that is no JSON
@@ -131,15 +132,15 @@ class Session:
     def run_each(
         self, feeds: Iterable[Feed], names: Sequence[str] | None = None
     ) -> Iterator[tuple[Feed, dict[str, npt.NDArray[Any]]]]:
-        """Every feed with its results, in order. While the caller looks at one the next is computed, unless results
-        are so large that twice as many would weigh in memory."""
-        with ThreadPoolExecutor(1) as beside:
+        """Every feed with its results, in order. While the caller looks at one the next two run, unless results
+        are so large that more of them would weigh in memory."""
+        with ThreadPoolExecutor(AHEAD) as beside:
             waiting: list[tuple[Feed, Future[dict[str, npt.NDArray[Any]]]]] = []
             small = False
             for feed in feeds:
                 if small:
                     waiting.append((feed, beside.submit(self.run, feed, names)))
-                    if len(waiting) > 1:
+                    if len(waiting) > AHEAD:
                         earlier, future = waiting.pop(0)
                         yield earlier, future.result()
                     continue

@@ -31,8 +31,8 @@ class Reference:
     def noise(self, session: Session) -> float:
         """Of a candidate that is open."""
         sums: dict[str, tuple[float, float]] = {}
-        for feed, reference in zip(self.feeds, self.references(), strict=True):
-            for name, array in session.run(feed).items():
+        for (_, results), reference in zip(session.run_each(self.feeds), self.references(), strict=True):
+            for name, array in results.items():
                 before = reference.get(name)
                 if (
                     before is None
@@ -50,7 +50,7 @@ class Reference:
         """The outputs of the model that are arrays, feed by feed."""
         if not self._references:
             session = Session(self.model, brief=True)
-            self._references = [_arrays(session.run(feed)) for feed in self.feeds]
+            self._references = [_arrays(results) for _, results in session.run_each(self.feeds)]
         return self._references
 
 
