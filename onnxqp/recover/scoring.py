@@ -19,6 +19,7 @@ from onnxqp.recover.layers import Layer, shortcuts
 from onnxqp.recover.loudness import Passage, loudness
 from onnxqp.recover.moments import Moments
 from onnxqp.recover.sampling import Batch, affordable, choose_positions, held_out, least_damping
+from onnxqp.recover.unseen import classes_per_seen, protection
 from onnxqp.recover.walk import Walk
 from onnxqp.specs import Feed
 
@@ -48,6 +49,7 @@ def score_channels(
     apart = [feed for n, feed in enumerate(samples) if held_out(n, count)] if kind == "reconstruction" else []
     times = len(MEASURED_AT) * len(grouping.groups)
     effects = Effects(model, apart or samples, times) if kind == "reconstruction" else None
+    rarity = classes_per_seen(model, samples) if kind == "reconstruction" else 1.0
     if apart:  # what a refit does to the outputs shows on samples that it was not made from
         samples = [feed for n, feed in enumerate(samples) if not held_out(n, count)]
     layers = list(_read(model, labels, grouping, samples, kind, seed))
@@ -64,7 +66,9 @@ def score_channels(
             scores[group.classes] = np.sum([place.reader.costs(classes) for place in places], axis=0)
         else:
             own = [place.of(classes) for place in places]
-            scores[group.classes] = _eliminated([place for place in own if place.reader.places], classes, effects)
+            costs = _eliminated([place for place in own if place.reader.places], classes, effects)
+            depth = max(n for n, layer in enumerate(layers) if number in layer.groups) / max(len(layers) - 1, 1)
+            scores[group.classes] = costs * protection(rarity, depth)
     return scores
 
 

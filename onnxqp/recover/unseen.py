@@ -1,0 +1,38 @@
+"""What samples do not show: classes that none of them belongs to.
+
+A few hundred samples are of few of a thousand classes, often sorted by them. What the last layers read is particular to
+classes: a channel that serves those without a sample looks as if nobody missed it, and is. Early channels serve all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxqp.evaluate.scores import class_scores, predictions
+from onnxqp.runtime import Session
+from onnxqp.specs import Feed
+
+
+def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:
+    """How many classes there are for each that the model finds in the samples; 1 where its outputs are no scores."""
+    seen, known = set[int](), 0
+    for _, outputs in Session(model, brief=True).run_each(feeds):
+        first = next(iter(outputs.values()))
+        rows = len(first) if isinstance(first, np.ndarray) and first.ndim else 0
+        scores = class_scores(first, rows, certain=False)
+        if scores is None:
+            return 1.0
+        known = scores.shape[1]
+        seen.update(predictions(scores).tolist())
+    return known / len(seen) if seen else 1.0
+
+
+def protection(rarity: float, depth: float) -> float:
+    """How many times dearer a channel is than samples say; `depth` of what reads it: 0 the first layer, 1 the last.
+
+    At the last layer an error is missed `rarity` times as often as the samples show, at the first hardly more often.
+    """
+    return float(rarity ** (depth**2))
