@@ -145,7 +145,8 @@ class Session:
                         yield earlier, future.result()
                     continue
                 results = self.run(feed, names)
-                small = sum(array.nbytes for array in results.values()) <= AHEAD_BYTES
+                sizes = (each.nbytes for each in results.values() if isinstance(each, np.ndarray))  # no lists
+                small = sum(sizes) <= AHEAD_BYTES
                 yield feed, results
             for earlier, future in waiting:
                 yield earlier, future.result()

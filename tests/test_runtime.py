@@ -160,3 +160,15 @@ def test_a_feed_that_does_not_fit_is_told_after_those_that_do() -> None:
     assert [feed["x"].shape for feed, _ in itertools.islice(results, 2)] == [(1, 4), (1, 4)]
     with pytest.raises(DataError):
         next(results)
+
+
+def test_results_that_are_sequences_are_no_arrays() -> None:
+    node = onnx.helper.make_node("SequenceConstruct", ["x", "x"], ["y"])
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    both = onnx.helper.make_tensor_sequence_value_info("y", onnx.TensorProto.FLOAT, [2])
+    graph = onnx.helper.make_graph([node], "sequence", [value], [both])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    session = Session(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString())
+    feeds = [{"x": np.full(2, number, np.float32)} for number in range(4)]
+    found = [results["y"] for _, results in session.run_each(feeds)]
+    assert [[float(part[0]) for part in parts] for parts in found] == [[n, n] for n in range(4)]
