@@ -65,7 +65,8 @@ def check_sizes(model: ir.Model, path: Path | None) -> None:
 
 
 def _element_bytes(value: ir.Value) -> float:
-    return 8 if value.dtype is None or value.dtype == ir.DataType.STRING else value.dtype.itemsize
+    unknown = value.dtype in (None, ir.DataType.UNDEFINED, ir.DataType.STRING)
+    return 8 if value.dtype is None or unknown else value.dtype.itemsize
 
 
 def _operands(model: ir.Model) -> Iterator[ir.Value]:
