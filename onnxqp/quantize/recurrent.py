@@ -33,7 +33,7 @@ def with_integer_recurrences(
     model: ir.Model, target: Target, options: QuantizeOptions, probe: Probe, *, threads: int
 ) -> ir.Model:
     """A copy whose recurrent layers compute on integers, where that is faster here and as exact; else the model."""
-    names = [node.name or "" for node in iterate(model) if _reason_against(node, options) is None]
+    names = [node.name or "" for node in iterate(model) if _has_kernel(node, options)]
     if not names:
         return model
     saturates = any(isinstance(each, Kernel) and each.saturates for each in target.kernels.values())
@@ -52,16 +52,16 @@ def quantize_recurrences(model: ir.Model, names: Collection[str], *, per_tensor:
     remove_dead(model)
 
 
-def _reason_against(node: ir.Node, options: QuantizeOptions) -> str | None:
+def _has_kernel(node: ir.Node, options: QuantizeOptions) -> bool:
     role = rule_for(node).quantization(node)
     if not isinstance(role, AtRun) or role.becomes is None:
-        return "no integer kernel"
-    operands = [node.inputs[index] for index in (0, *role.weights)]
-    if any(value is None or value.dtype != ir.DataType.FLOAT for value in operands):
-        return "its operands are not float32"
-    if not all(is_constant(value) for value in operands[1:]) or is_constant(operands[0]):
-        return "its weights are not constant"
-    return options.selection.reason_against(node.name or "", op_name(node))
+        return False
+    data, *weights = (node.inputs[index] for index in (0, *role.weights))
+    if any(value is None or value.dtype != ir.DataType.FLOAT for value in (data, *weights)):
+        return False
+    if is_constant(data) or not all(map(is_constant, weights)):
+        return False
+    return options.selection.reason_against(node.name or "", op_name(node)) is None
 
 
 def _rewrite(node: ir.Node, per_tensor: bool, saturates: bool) -> None:

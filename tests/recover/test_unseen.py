@@ -44,6 +44,14 @@ def test_outputs_that_are_no_scores_say_nothing() -> None:
     assert classes_per_seen(model, feeds(build, 4)) == 1.0
 
 
+def test_embeddings_of_length_one_are_no_scores() -> None:
+    build = Build()
+    scores = classifier(build)
+    length = build.op("ReduceL2", scores, axes=[1], keepdims=1)
+    model = build.model(build.op("Div", scores, length))
+    assert classes_per_seen(model, feeds(build, 4)) == 1.0
+
+
 def test_protection_grows_towards_the_last_layer() -> None:
     assert protection(20.0, 0.0) == 1.0
     assert protection(20.0, 1.0) == 20.0
