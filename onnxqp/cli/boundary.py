@@ -121,6 +121,7 @@ def _fields(failure: Failure) -> dict[str, object]:
 
 def describe(error: BaseException) -> Failure:
     """The failure that an exception stands for; whatever nobody foresaw is a bug of ours."""
+    error = _stop_behind(error) or error
     if isinstance(error, click.ClickException):
         error = explain(error)
     elif isinstance(error, MemoryError):
@@ -140,6 +141,14 @@ def describe(error: BaseException) -> Failure:
         f"internal error in onnxqp: {name}: {error}" if str(error) else f"internal error in onnxqp: {name}",
         "this is a bug: please report it with what --debug and onnxqp doctor print",
     )
+
+
+def _stop_behind(error: BaseException) -> Stopped | None:
+    """The signal that led to `error`: one that arrives while an extension module loads comes out as an ImportError."""
+    link: BaseException | None = error
+    while link is not None and not isinstance(link, Stopped):
+        link = link.__cause__ or link.__context__
+    return link
 
 
 def _system_error(error: OSError) -> Exception:

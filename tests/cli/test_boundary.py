@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import click
 import pytest
 from fake_api import FakeApi, Ran
 
+from onnxqp.cli.boundary import Stopped
 from onnxqp.errors import (
     DataError,
     InternalError,
@@ -41,6 +43,19 @@ FAULTS = [
     (FileNotFoundError(errno.ENOENT, "nobody expected this", "x"), 70, "internal"),
     (KeyboardInterrupt(), 130, "interrupted"),
     (click.Abort(), 130, "interrupted"),
+]
+
+
+def interrupted_import(number: int) -> ImportError:
+    """What loading an extension module raises where a signal arrived meanwhile (seen with onnxruntime's)."""
+    error = ImportError("initialization failed")
+    error.__cause__ = Stopped(number)
+    return error
+
+
+FAULTS += [
+    (interrupted_import(signal.SIGINT), 130, "interrupted"),
+    (interrupted_import(signal.SIGTERM), 143, "terminated"),
 ]
 
 
