@@ -26,7 +26,8 @@ class PlannedWeight:
     """The constant operands of one integer node, by the words of `specs.Weight` and `specs.Compute`.
 
     `input_value` is the activation whose scale the bias derives from; `bias_index` where a bias is or could be, and
-    `float_bias` whether it stays float in the file.
+    `float_bias` whether it stays float in the file; `zeros` whether the weight needs zero points there.
+    `output_value` is the activation that the node makes, behind what it absorbs.
     """
 
     node: str
@@ -38,6 +39,8 @@ class PlannedWeight:
     bias_index: int | None
     saturates: bool
     float_bias: bool = False
+    zeros: bool = True
+    output_value: str = ""
 
 
 @dataclass(frozen=True)

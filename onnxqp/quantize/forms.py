@@ -14,15 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.quantize.arithmetic import SMALLEST_SCALE, Floats, Integers
+from onnxqp.quantize.arithmetic import HALF_MAX, MANY_SCALES, SMALLEST_SCALE, Floats, Integers, in_half
 
 GOOD_SQNR_DB = 42.0  # of the rounded weight, good enough to spend no more bytes on scales
 LEAST_SQNR_DB = 31.0  # a weight that lies below in every form gets 16 bits...
 LEAST_WIDE_SQNR_DB = 45.0  # ...or stays in float
 FAINT = 1e-2  # of the mean energy of a channel
 GROUP = 16  # elements at least that share a scale, but for depthwise layers
-MANY_SCALES = 64  # from so many on they are stored in half precision
-HALF_MAX = 60000.0  # beyond it half precision does not go
 TURNS = 4  # of rows and columns
 
 
@@ -114,10 +112,7 @@ def _rounded(array: Floats, magnitudes: tuple[Floats, ...], dtype: np.dtype[np.s
 def _storable(scale: Floats) -> Floats:
     """The scale as the file will hold it, zero as one; in half precision it is rounded up."""
     scale = np.where(scale > 0, np.maximum(scale, np.float32(SMALLEST_SCALE)), np.float32(1.0)).astype(np.float32)
-    if not Form.half(scale):
-        return scale
-    halves = scale.astype(np.float16)
-    return np.where(halves < scale, np.nextafter(halves, np.float16(np.inf)), halves).astype(np.float32)
+    return in_half(scale) if Form.half(scale) else scale
 
 
 def _quality(error: Floats, array: Floats) -> float:

@@ -2,6 +2,8 @@
 
 Everything is named for the value it quantizes, and in the order of the plan: the same plan gives the same file. Of x,
 x_q are the integers, x_dq what they stand for, x_s and x_zp scale and zero point, and x_b is a bias that was corrected.
+Scales and biases that half precision can say are stored so, as x_h: onnxruntime folds the Cast behind them when it
+opens the model.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ from onnxqp.graph import add_initializer, constant, renew_names, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, QuantizationPlan
 from onnxqp.quantize.arithmetic import (
+    HALF_GROWTH,
+    HALF_MAX,
+    MANY_SCALES,
     Floats,
     Integers,
     dequantize_linear,
+    half_wanted,
+    in_half,
     integer_limits,
     quantize_bias,
     quantize_linear,
@@ -33,6 +40,8 @@ from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
 from onnxqp.specs import Activation
 
+HALF_BIAS = 2.0**-12  # relative error of a bias in half precision...
+SMALL_STEP = 1 / 16  # ...that may be so much of a step of the output
 LONG_NAME = 24  # characters; longer ones are numbered in the names of what is inserted
 _NO_MEANS: Means = MappingProxyType({})
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
@@ -96,7 +105,7 @@ class _Inserter:
         self.scales: dict[int, tuple[ir.Value, ir.Value]] = {}  # by identity of parameters: shared initializers
         self.labels: dict[str, str] = {}
         self.zeros: dict[tuple[np.dtype[np.integer], tuple[int, ...]], ir.Value] = {}
-        self.rebuilt: dict[tuple[str, int | None, bytes], ir.Value] = {}  # weights read by several nodes
+        self.rebuilt: dict[tuple[str, int | None, bool, bytes], ir.Value] = {}  # weights read by several nodes
 
     def run(self) -> Inserted:
         for name in self.plan.lowered:
@@ -232,9 +241,9 @@ class _Inserter:
         quantized = quantize_weight(weight, axis, summed=planned.summed, safe=planned.saturates, at_least=need)
         if planned.node in self.roundings:
             quantized = self._by_output(planned, weight, quantized, axis)
-        self.done.scales_raised += int((quantized.scale <= need * 1.000001).sum()) if bias is not None else 0
+        self.done.scales_raised += int((quantized.scale <= need * HALF_GROWTH).sum()) if bias is not None else 0
         self.done.weights_made_safe += quantized.made_safe
-        node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis))
+        node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis, planned))
         if planned.bias_index is not None:
             rounded = dequantize_linear(quantized.values, quantized.scale, axis=axis)
             corrected = self._corrected(planned, weight, rounded, bias)
@@ -283,18 +292,33 @@ class _Inserter:
         alone = old is not None and len(old.uses()) == 1
         name = old.name if old is not None and old.name and alone else f"{node.name}_bias"
         if planned.float_bias:
-            new = add_initializer(self.graph, f"{self._label(name)}_b", bias.astype(np.float32))
-            node.replace_input_with(index, new)
+            node.replace_input_with(index, self._float_bias(bias.astype(np.float32), f"{self._label(name)}_b", planned))
             return
         scale = np.asarray(x_scale * w_scale, np.float32)
         integers = quantize_bias(bias, x_scale, w_scale)
         node.replace_input_with(index, self._integers(integers, scale, 0 if scale.ndim else None, name))
 
-    def _rebuilt(self, value: ir.Value, quantized: IntegerWeight, axis: int | None) -> ir.Value:
+    def _float_bias(self, bias: Floats, name: str, planned: PlannedWeight) -> ir.Value:
+        """In half precision where the error of that is nothing beside a step of the output."""
+        own = self.parameters.get(planned.output_value)
+        small = own is not None and np.abs(bias).max(initial=0.0) * HALF_BIAS <= SMALL_STEP * float(own.scale)
+        if bias.size < MANY_SCALES or not small or np.abs(bias).max() >= HALF_MAX:
+            return add_initializer(self.graph, name, bias)
+        return self._half(bias, name)
+
+    def _half(self, array: Floats, name: str) -> ir.Value:
+        """The array behind a Cast from half precision."""
+        stored = add_initializer(self.graph, f"{name}_h", array.astype(np.float16))
+        whole = self._node("Cast", [stored], name, ir.AttrInt64("to", ir.DataType.FLOAT))
+        whole.type, whole.shape = ir.TensorType(ir.DataType.FLOAT), stored.shape
+        return whole
+
+    def _rebuilt(self, value: ir.Value, quantized: IntegerWeight, axis: int | None, planned: PlannedWeight) -> ir.Value:
         """The weight as DequantizeLinear of its integers; one for all nodes that need the same."""
-        key = (value.name or "", axis, quantized.scale.tobytes())
+        key = (value.name or "", axis, planned.zeros, quantized.scale.tobytes())
         if key not in self.rebuilt:
-            self.rebuilt[key] = self._integers(quantized.values, quantized.scale, axis, value.name or "weight")
+            name, (values, scale) = value.name or "weight", (quantized.values, quantized.scale)
+            self.rebuilt[key] = self._integers(values, scale, axis, name, zeros=planned.zeros)
         return self.rebuilt[key]
 
     def _constant(self, planned: PlannedConstant) -> None:
@@ -310,19 +334,30 @@ class _Inserter:
         node.replace_input_with(planned.index, rebuilt)
 
     def _integers(
-        self, integers: Integers, scale: Floats, axis: int | None, name: str, zero_point: Integers | None = None
+        self,
+        integers: Integers,
+        scale: Floats,
+        axis: int | None,
+        name: str,
+        zero_point: Integers | None = None,
+        *,
+        zeros: bool = False,
     ) -> ir.Value:
-        """Integers in the file and DequantizeLinear behind them, before every node that may read it."""
+        """Integers in the file and DequantizeLinear behind them, before every node that may read it.
+
+        `zeros`: without a zero point it gets one all the same.
+        """
         name = self._label(name)
-        operands = [
-            add_initializer(self.graph, f"{name}_q", integers),
-            add_initializer(self.graph, f"{name}_s", scale),
-        ]
+        half = half_wanted(scale) and np.array_equal(in_half(scale), scale)
+        integer = add_initializer(self.graph, f"{name}_q", integers)
+        step = self._half(scale, f"{name}_s") if half else add_initializer(self.graph, f"{name}_s", scale)
+        operands = [integer, step]
         if zero_point is not None:
             operands.append(add_initializer(self.graph, f"{name}_zp", zero_point))
-        elif integers.dtype != np.int32:  # kernels take the zero points of a weight over, and those of a bias never
+        elif zeros:
             operands.append(self._zeros(integers.dtype, scale.shape))
-        return self._node("DequantizeLinear", operands, f"{name}_dq", axis)
+        attribute = None if axis is None else ir.AttrInt64("axis", axis)
+        return self._node("DequantizeLinear", operands, f"{name}_dq", attribute)
 
     def _label(self, name: str) -> str:
         """What new nodes and values are called after: the name itself, or a number where it is long.
@@ -341,10 +376,9 @@ class _Inserter:
             self.zeros[key] = add_initializer(self.graph, name, np.zeros(shape, dtype))
         return self.zeros[key]
 
-    def _node(self, op_type: str, inputs: list[ir.Value], output: str, axis: int | None = None) -> ir.Value:
+    def _node(self, op_type: str, inputs: list[ir.Value], output: str, attribute: ir.Attr | None = None) -> ir.Value:
         """A new node right behind its source, named for its output, whose shape would only cost bytes."""
-        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
-        node = ir.Node("", op_type, inputs, attributes)
+        node = ir.Node("", op_type, inputs, [] if attribute is None else [attribute])
         result = node.outputs[0]
         result.name = node.name = unique_name(self.graph, output)
         source = inputs[0].producer()

@@ -174,6 +174,8 @@ def _weights(unit: Unit) -> list[PlannedWeight]:
             bias_index=role.bias,
             saturates=unit.kernel.saturates,
             float_bias=unit.kernel.rounds_bias,
+            zeros=not unit.kernel.adds_zeros,
+            output_value=_name(unit.outputs[0]),
         )
     ]
 

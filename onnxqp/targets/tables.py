@@ -63,11 +63,23 @@ def _kernels(speed: _Speed, *, saturates: bool) -> Mapping[str, Kernel]:
     conv, depthwise = speed.conv, speed.depthwise
     return MappingProxyType(
         {
-            "Conv": Kernel(("QLinearConv",), *conv, multiple=CONV_MULTIPLE, saturates=saturates, rounds_bias=True),
-            "GroupedConv": Kernel(
-                ("QLinearConv",), *speed.grouped, least=GROUP_LEAST, saturates=saturates, rounds_bias=True
+            "Conv": Kernel(
+                *(("QLinearConv",), *conv),
+                multiple=CONV_MULTIPLE,
+                saturates=saturates,
+                rounds_bias=True,
+                adds_zeros=True,
             ),
-            "DepthwiseConv": Kernel(("QLinearConv",), *depthwise, multiple=DEPTHWISE_MULTIPLE, rounds_bias=True),
+            "GroupedConv": Kernel(
+                *(("QLinearConv",), *speed.grouped),
+                least=GROUP_LEAST,
+                saturates=saturates,
+                rounds_bias=True,
+                adds_zeros=True,
+            ),
+            "DepthwiseConv": Kernel(
+                ("QLinearConv",), *depthwise, multiple=DEPTHWISE_MULTIPLE, rounds_bias=True, adds_zeros=True
+            ),
             "Gemm": Kernel(("QGemm",), *speed.matmul, writes_float=True, saturates=saturates),
             "MatMul": Kernel(
                 ("QLinearMatMul", "MatMulIntegerToFloat", "QGemm"),

@@ -43,7 +43,8 @@ class Kernel:
     `multiple` and `least`: what the fast paths want channels to be a multiple of (in and out), and how many of them at
     least (in, of one group); other counts have the unaligned rates. `rounds_bias`: the runtime makes a float bias
     integers by itself when it opens the model (onnxruntime, `weight_bias_quantization.cc`): the file need not hold
-    their scales. `remark`: what else a user should know of it.
+    their scales. `adds_zeros`: nor the zero points of symmetric weights (`qdq_actions.cc`, SetOptionalZeroPoint), which
+    kernels of products want one of for every scale. `remark`: what else a user should know of it.
     """
 
     fused: tuple[str, ...]
@@ -57,6 +58,7 @@ class Kernel:
     follows: bool = False
     saturates: bool = False
     rounds_bias: bool = False
+    adds_zeros: bool = False
     remark: str = ""
 
     def float_ns(self, work: Work) -> float:

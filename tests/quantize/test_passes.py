@@ -13,7 +13,9 @@ from onnxqp.graph import constant, dims
 from onnxqp.model import clone, to_bytes
 from onnxqp.options import QuantizeOptions, Selection
 from onnxqp.quantize import plan_quantization, quantize_model
+from onnxqp.quantize.conditions import broken_condition
 from onnxqp.quantize.verify import unfused_nodes
+from onnxqp.quantize.weights import quantize_weight
 
 VNNI = QuantizeOptions(target="x64-vnni")
 
@@ -263,6 +265,46 @@ def test_a_bias_that_the_runtime_rounds_itself_stays_float_and_its_node_fuses():
         assert [node.inputs[2].dtype for node in convs] == [ir.DataType.FLOAT] * 2
         assert kernels(result.model).count("QLinearConv") == 2
         assert (result.quantization.bias_corrected > 0) == correction
+
+
+def test_wide_layers_store_scales_and_biases_in_half_precision_and_no_zeros_and_still_fuse():
+    graph = Graph((1, 16, 8, 8))
+    x = graph.conv_relu(graph.conv_relu(graph.name, 16, 96), 96, 96, kernel=1)
+    x = graph.op("Flatten", graph.op("GlobalAveragePool", x))
+    model = graph.model(graph.op("Gemm", x, graph.matrix(96, 80), graph.constant(np.ones(80, np.float32))))
+    result = quantize_model(model, graph.samples(), VNNI)
+    steps = {use.node.op_type: node for node in result.model.graph for use in node.outputs[0].uses() if is_weight(node)}
+    assert len(steps["Conv"].inputs) == 2
+    assert constant(steps["Gemm"].inputs[2]).shape == (80,)  # its kernel wants a zero point for every scale
+    halves = [node.inputs[0] for node in result.model.graph if node.op_type == "Cast"]
+    assert sorted(constant(value).shape for value in halves) == [(80,), *[(96,)] * 4]
+    assert {value.dtype for value in halves} == {ir.DataType.FLOAT16}
+    assert kernels(result.model).count("QLinearConv") == 2
+    assert result.quantization.unfused == []
+    assert all(broken_condition(node) is None for node in result.model.graph if node.op_type == "Conv")
+    assert sqnr_db(model, result.model, graph.samples()) > 35
+
+
+def is_weight(node):
+    return node.op_type == "DequantizeLinear" and node.inputs[0].dtype == ir.DataType.INT8
+
+
+@pytest.mark.parametrize(("factor", "half"), [(1.0, True), (1e-4, False)])
+def test_scales_that_half_precision_would_spoil_stay_whole(factor, half):
+    weight = np.random.default_rng(0).normal(0, 0.02 * factor, (64, 8, 3, 3)).astype(np.float32)
+    scale = quantize_weight(weight, 0, summed=(2, 3, 1), safe=True).scale
+    assert np.array_equal(scale, scale.astype(np.float16)) == half
+
+
+def test_a_bias_that_half_precision_would_move_stays_whole():
+    """Where an output is clipped to little of what its bias could make it, the bias is a large number of steps."""
+    graph = Graph((1, 16, 8, 8))
+    big = graph.conv(graph.conv_relu(graph.name, 16, 96), 96, 96, kernel=1)
+    graph.weights[graph.nodes[-1].input[2]] += np.float32(10)
+    clipped = graph.op("Clip", big, graph.constant(np.float32(0)), graph.constant(np.float32(1)))
+    plain = quantize_model(graph.model(clipped), graph.samples(), VNNI).model
+    biases = [node.inputs[2] for node in plain.graph if node.op_type == "Conv"]
+    assert [value.producer() is None for value in biases] == [False, True]
 
 
 def test_what_is_inserted_is_named_briefly_for_what_it_makes():
