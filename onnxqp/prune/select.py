@@ -55,7 +55,7 @@ def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> 
     if options.ratio is None:
         rest = iter([_above(group, options.threshold or 0.0) for group in free])
     elif options.allocation == "global":
-        rest = iter(_globally(free, options))
+        rest = iter(_globally(free, options, step))
     else:
         rest = iter([group.size - share_of(options.ratio, group.size) for group in free])
     wanted = [
@@ -65,14 +65,7 @@ def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> 
     return [
         weakest_bundles(
             group,
-            rounded_count(
-                group.size,
-                keep,
-                round_to=options.round_to,
-                step=step,
-                width=_width(group),
-                minimum=options.min_channels,
-            ),
+            _rounded(group, keep, options, step),
             by_score=options.ratio is None or options.allocation == "global",
         )
         for group, keep in zip(groups, wanted, strict=True)
@@ -96,8 +89,11 @@ def weakest_bundles(group: ChannelGroup, keep: int, *, by_score: bool = False) -
     return chosen
 
 
-def _globally(groups: Sequence[ChannelGroup], options: PruneOptions) -> list[int]:
-    """Rank all bundles of all groups together by normalised score.
+def _globally(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> list[int]:
+    """Rank the steps of all groups together, by the normalised score of what goes in each; the counts to keep.
+
+    A step is from one count that rounding leaves alone to the next: to rank channels and to round afterwards would
+    take channels that were to stay, up to an eighth of a group.
 
     A group keeps at least half of what the same ratio everywhere would leave it: scores of unlike layers are not exact
     enough to all but empty one. (ResNet-20 at 27 % of its MACs, least squares, 96 samples: 75.0 % of the predictions
@@ -112,13 +108,43 @@ def _globally(groups: Sequence[ChannelGroup], options: PruneOptions) -> list[int
     ]
     budget = share_of(options.ratio or 0.0, sum(left))
     ranked = sorted(
-        ((bundle.score, n, len(bundle.classes)) for n, group in enumerate(groups) for bundle in group.bundles)
+        (score, n, place, width)
+        for n, group in enumerate(groups)
+        for place, (score, width) in enumerate(_steps(group, options, step))
     )
-    for _, n, width in ranked:
-        if width <= budget and left[n] - width >= floor[n]:
+    taken = [0] * len(groups)
+
+    def free(n: int, place: int, width: int) -> bool:
+        return place == taken[n] and left[n] - width >= floor[n]
+
+    for _, n, place, width in ranked:
+        if free(n, place, width) and width <= budget:
             left[n] -= width
             budget -= width
+            taken[n] += 1
+    for _, n, place, width in ranked:
+        if free(n, place, width) and (width <= 2 * budget or (budget > 0 and not any(taken))):  # nearer than without
+            left[n] -= width
+            break
     return left
+
+
+def _steps(group: ChannelGroup, options: PruneOptions, step: int) -> list[tuple[float, int]]:
+    """What goes from one count that rounding leaves alone to the next: its mean score, and how many channels."""
+    found, left, score, width = [], group.size, 0.0, 0
+    for bundle in sorted(group.bundles, key=lambda bundle: bundle.score):
+        score += bundle.score * len(bundle.classes)
+        width += len(bundle.classes)
+        if _rounded(group, left - width, options, step) == left - width:
+            found.append((score / width, width))
+            left, score, width = left - width, 0.0, 0
+    return found
+
+
+def _rounded(group: ChannelGroup, keep: int, options: PruneOptions, step: int) -> int:
+    return rounded_count(
+        group.size, keep, round_to=options.round_to, step=step, width=_width(group), minimum=options.min_channels
+    )
 
 
 def _above(group: ChannelGroup, threshold: float) -> int:

@@ -116,3 +116,30 @@ def test_all_channels_compete_and_no_group_is_emptied(ratio: float) -> None:
     weak, strong = removed(groups, ratio=ratio, allocation="global", round_to=1)
     assert len(weak) == 16 - int(np.ceil(16 * (1 - ratio) / 2))
     assert len(weak) + len(strong) == pytest.approx(80 * ratio, abs=1)
+
+
+def test_channels_that_compete_go_in_whole_steps_of_rounding() -> None:
+    cheap = [0.1] * 13 + [9.0] * 51  # to the nearest count that is fast, 48, three dear ones would go too
+    groups = [group(cheap), group([0.5] * 8 + [9.0] * 56, 64)]
+    assert [len(channels) for channels in removed(groups, step=8, ratio=0.125, allocation="global")] == [8, 8]
+    assert [len(channels) for channels in removed(groups, step=8, ratio=0.125, allocation="global", round_to=1)] == [
+        13,
+        3,
+    ]
+
+
+@given(st.lists(st.integers(2, 80), min_size=1, max_size=4), st.floats(0.0, 0.95), st.sampled_from([1, 8, 16]))
+def test_channels_that_compete_are_as_many_as_asked_for_but_for_a_step(
+    sizes: list[int], ratio: float, step: int
+) -> None:
+    random, first, groups = np.random.default_rng(0), 0, []
+    for size in sizes:
+        groups.append(group(random.random(size).tolist(), first))
+        first += size
+    found = [len(channels) for channels in removed(groups, step=step, ratio=ratio, allocation="global")]
+    kept = [size - gone for size, gone in zip(sizes, found, strict=True)]
+    assert all(
+        rounded_count(size, left, round_to=None, step=step) == left for size, left in zip(sizes, kept, strict=True)
+    )
+    assert sum(found) <= round(ratio * first) + step // 2 or sum(1 for gone in found if gone) == 1
+    assert sum(found) > 0 or round(ratio * first) == 0
