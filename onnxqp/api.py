@@ -247,7 +247,7 @@ def compress(
             taken.model,
             before=taken.stage.model,
             pruning=taken.stage.pruning if taken.stage.records else None,
-            quantization=None if taken.quantization is None else taken.quantization(),
+            quantization=taken.quantization(),
             calibration=calibrated,
             frontier=[each.point(chosen=each is taken) for each in found.judged],
         )

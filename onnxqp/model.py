@@ -298,15 +298,29 @@ def written_bytes(path: Path) -> int:
 
 
 def parameters(model: ir.Model) -> int:
-    """Elements of floating-point or integer weights: initializers and constants of more than one element."""
+    """Elements of floating-point or integer weights: initializers and constants of more than one element.
+
+    Where a byte holds two codes of four bits it counts as two.
+    """
     total = 0
     for graph in model.graphs():
-        total += sum(_weight_elements(value.const_value) for value in graph.initializers.values())
+        total += sum(
+            (2 if _holds_codes(value) else 1) * _weight_elements(value.const_value)
+            for value in graph.initializers.values()
+        )
         for node in graph:
             attribute = node.attributes.get("value") if node.op_type == "Constant" else None
             if attribute is not None and attribute.type == ir.AttributeType.TENSOR:
                 total += _weight_elements(attribute.as_tensor())
     return total
+
+
+def _holds_codes(value: ir.Value) -> bool:
+    """Whether bytes in a row are read as indices alone: those of pairs of levels (`quantize.packing`)."""
+    if value.dtype != ir.DataType.UINT8 or value.shape is None or len(value.shape) != 1:
+        return False
+    kinds = (use.node.attributes.get("to") for use in value.uses())
+    return all(kind is not None and kind.as_int() == ir.DataType.INT32 for kind in kinds) and bool(value.uses())
 
 
 def _weight_elements(tensor: ir.TensorProtocol | None) -> int:

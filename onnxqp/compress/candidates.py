@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxqp.compress.goal import Measured
+from onnxqp.quantize.candidate import Candidate as Quantized
 from onnxqp.recover import Stage
 from onnxqp.report.records import FrontierPoint, Quantization
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """`stage`: how far it was pruned. `quantization` tells what was quantized, once somebody asks; None: nothing.
-
-    `integers`: nodes that compute on integers.
-    """
+    """`stage`: how far it was pruned. `made`: how it was quantized; None: not at all."""
 
     model: ir.Model
     stage: Stage
     measured: Measured
-    integers: int = 0
-    quantization: Callable[[], Quantization] | None = None
+    made: Quantized | None = None
+
+    @property
+    def integers(self) -> int:
+        """How many nodes compute on integers."""
+        return 0 if self.made is None else self.made.integers
+
+    def quantization(self) -> Quantization | None:
+        """The report's section; opens the model to see what the runtime makes of it."""
+        return None if self.made is None else self.made.record()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -32,7 +37,8 @@ class Candidate:
         kept = self.stage.pruning.macs_ratio if self.stage.records else 1.0
         return {
             "macs_ratio": None if kept is None else round(kept, 3),
-            "weights": "float" if self.quantization is None else "int8",
+            "weights": "float" if self.made is None else "int8",
+            "weights_packed": self.made.packed or None if self.made is not None else None,
             "nodes_on_integers": self.integers,
         }
 

@@ -65,14 +65,29 @@ class Goal:
 
     def accurate(self, found: Closeness) -> bool:
         """Whether the budgets of accuracy are kept, and not by luck: with one standard error to spare."""
-        lost = found.drop or 0.0
-        lost = lost + found.drop_error if found.drop_error is not None else _at_worst(lost, found.samples)
-        changed = _at_worst(100 - found.agreement, found.samples) if found.agreement is not None else 0.0
-        if self.max_drop is not None and lost > self.max_drop:
+        if self.max_drop is not None and _lost(found) > self.max_drop:
             return False
-        if self.min_agreement is not None and changed > 100 - self.min_agreement:
+        if self.min_agreement is not None and _changed(found) > 100 - self.min_agreement:
             return False
         return self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
+
+    def midway(self, found: Closeness) -> Goal:
+        """The budgets of accuracy with half of what a candidate that keeps them leaves."""
+        drop, agreement, decibels = self.max_drop, self.min_agreement, self.min_sqnr_db
+        if drop is not None:
+            drop = (drop + _lost(found)) / 2
+        if agreement is not None:
+            agreement = (agreement + 100 - _changed(found)) / 2
+        if decibels is not None:
+            decibels = -10 * math.log10((10 ** (-decibels / 10) + found.noise) / 2)
+        return Goal(drop, agreement, decibels)
+
+    def most_bytes(self, original: int) -> int | None:
+        """How large the result may be, for an original of so many bytes; None: as it comes."""
+        limits = [] if self.max_size is None else [self.max_size]
+        if self.min_size_ratio is not None:
+            limits.append(int(original / self.min_size_ratio))
+        return min(limits, default=None)
 
     def small_and_fast(self, found: Measured) -> bool:
         """Whether the budgets of time and bytes are kept."""
@@ -127,6 +142,17 @@ def choose(points: Sequence[tuple[Point, Measured]], goal: Goal) -> Point:
 
 def _loss(found: Closeness) -> tuple[float, float]:
     return (100 - found.agreement if found.agreement is not None else 0.0, found.noise)
+
+
+def _lost(found: Closeness) -> float:
+    """Points, with one standard error to spare."""
+    lost = found.drop or 0.0
+    return lost + found.drop_error if found.drop_error is not None else _at_worst(lost, found.samples)
+
+
+def _changed(found: Closeness) -> float:
+    """Percent of the predictions, with one standard error to spare."""
+    return _at_worst(100 - found.agreement, found.samples) if found.agreement is not None else 0.0
 
 
 def _at_worst(percent: float, samples: int) -> float:

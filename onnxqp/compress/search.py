@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxqp.compress.candidates import Candidate
-from onnxqp.compress.goal import Goal, Measured, choose
+from onnxqp.compress.goal import Closeness, Goal, Measured, choose
 from onnxqp.compress.judging import CAREFUL, HeldBack
+from onnxqp.compress.packed import Order, order_weights
 from onnxqp.errors import UnsupportedError, VerificationError
 from onnxqp.model import to_bytes
 from onnxqp.options import PruneOptions, QuantizeOptions
@@ -174,6 +175,9 @@ class Search:
             self.warn(warning)
         first = self._of(stage, result, result.trial.placement.speedup)
         self._judge(first)
+        limit = self.goal.most_bytes(self.bytes)
+        if not self.goal.bounds_accuracy and limit is not None and first.measured.bytes > limit:
+            self._packed(first, limit)
         if self.goal.bounds_accuracy and first.integers and not self.goal.accurate(first.measured.closeness):
             self._returned(stage, result)
         return None
@@ -182,7 +186,7 @@ class Search:
         """The same with as few blocks in float as it takes, or with all of them."""
 
         def keeps(model: ir.Model) -> bool:
-            return self.goal.accurate(self.held.closeness(Session(model, threads=self.threads)))
+            return self.goal.accurate(self._closeness(model))
 
         within = result.within(keeps)
         kept = [each for each in within.tried if each.kept]
@@ -203,8 +207,7 @@ class Search:
             result.model,
             stage,
             self._measured(result.model, 1 / (pruned * speedup)),
-            result.candidate.integers,
-            lambda: result.quantization,
+            result.candidate,
         )
 
     def _measured(self, model: ir.Model, time: float) -> Measured:
@@ -224,12 +227,66 @@ class Search:
         """Share of the multiply-accumulates that is left."""
         return (stage.pruning.macs_ratio or 1.0) if stage.records else 1.0
 
+    # ---- four bits
+
+    def _pack(self) -> None:
+        """Weights in four bits: of what would be taken; where bytes are bounded, of the fastest that get there so."""
+        limit = self.goal.most_bytes(self.bytes)
+        if not self.goal.bounds_accuracy:
+            return
+        if limit is None:
+            self._packed(self._taken(), None)
+            return
+        fit = [each for each in self.judged if each.made is not None and self._may_be_packed(each)]
+        fit.sort(key=lambda each: -each.measured.speedup)
+        for base in dict.fromkeys([*fit[:MOST_RIVALS], *(each for each in fit if not each.stage.records)]):
+            if self._packed(base, limit):
+                return
+
+    def _may_be_packed(self, base: Candidate) -> bool:
+        fast = self.goal.min_speedup is None or base.measured.speedup >= self.goal.min_speedup
+        return fast and self.goal.accurate(base.measured.closeness)
+
+    def _packed(self, base: Candidate, limit: int | None) -> bool:
+        """Judge a candidate with weights in four bits; whether that keeps all budgets. Kernels stay as fast."""
+        if base.made is None or not self._may_be_packed(base):
+            return False
+        order = order_weights(base.model, list(self.few), self.held.measured)
+        count = self._how_many(order, base, limit)
+        if not count:
+            return self.goal.keeps(base.measured)
+        model = order.model(count)
+        size = len(to_bytes(model))
+        measured = Measured(self._closeness(model), base.measured.speedup, self.bytes / size, size)
+        made = replace(base.made, model=model, packed=count)
+        self._judge(replace(base, model=model, measured=measured, made=made))
+        return self.goal.keeps(measured)
+
+    def _how_many(self, order: Order, base: Candidate, limit: int | None) -> int:
+        """As many as half of the accuracy that is left pays for; as many more as a limit of bytes asks for, if all of
+        it pays for those."""
+        enough = 0 if limit is None else order.enough(limit)
+        if enough is None or not self.goal.bounds_accuracy:
+            return enough or 0
+        midway = self.goal.midway(base.measured.closeness)
+        most = order.most(lambda model: midway.accurate(self._closeness(model)))
+        if most >= enough:
+            return most
+        return enough if self.goal.accurate(self._closeness(order.model(enough))) else 0
+
+    def _closeness(self, model: ir.Model) -> Closeness:
+        return self.held.closeness(Session(model, threads=self.threads))
+
     # ---- the choice
 
     def _decide(self) -> Found:
         if self.timed:
             self._time_rivals()
-        return Found(choose([(each, each.measured) for each in self.judged], self.goal), self.judged)
+        self._pack()
+        return Found(self._taken(), self.judged)
+
+    def _taken(self) -> Candidate:
+        return choose([(each, each.measured) for each in self.judged], self.goal)
 
     def _time_rivals(self) -> None:
         """Time those that may win once more, interleaved with each other: a figure of its own may be a figure of noise.

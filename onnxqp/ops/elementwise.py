@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Name
-from onnxqp.graph import constant, is_constant
+from onnxqp.graph import attribute_int, constant, is_constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.join import dims_of, join, rank_of, same_shape
 from onnxqp.ops.operator import Affine, Elements, Operator
@@ -203,12 +203,16 @@ class Cast(Elementwise):
         return Float("a change of type is no arithmetic")
 
     def folds(self, node: ir.Node) -> bool:
-        """Not from stored small integers: a weight in int8 or int16, which the runtime rebuilds when it loads."""
+        """Not from stored small integers: a weight in int8 or int16, which the runtime rebuilds when it loads.
+
+        Indices are no weights: what four bits look up is folded to the integers that it stands for.
+        """
         source = node.inputs[0]
         return (
             source is None
             or not is_constant(source)
             or source.dtype not in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16)
+            or attribute_int(node, "to", ir.DataType.FLOAT) in (ir.DataType.INT32, ir.DataType.INT64)
         )
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:

@@ -137,6 +137,7 @@ class Candidate:
     inserted: Inserted = field(default_factory=Inserted)
     stored: Stored = field(default_factory=Stored)
     dynamic: frozenset[str] = frozenset()  # products that quantize their input at run
+    packed: int = 0  # weights in four bits (`packing`)
 
     @property
     def integers(self) -> int:
@@ -156,6 +157,7 @@ class Candidate:
             self.plan.record(),
             nodes_fused=sum(1 for _ in self.plan.integer_nodes) - len(unfused),
             weights_at_rest=self.stored.weights,
+            weights_packed=self.packed or None,
             unfused=unfused,
             weights_made_safe=self.inserted.weights_made_safe,
             bias_corrected=self.inserted.bias_corrected + self.stored.bias_corrected,

@@ -75,14 +75,15 @@ class LayerRounding:
     ) -> npt.NDArray[np.int8]:
         matrix = self.contraction.matrix(weight)
         steps = self.contraction.matrix(np.broadcast_to(scale, weight.shape))
-        hessian, factor, order = self._factor(centred)
-        partner = _partners(self.contraction, weight.shape, summed) if summed else None
+        hessian, factor, order = self.factor(centred)
+        partner = partners(self.contraction, weight.shape, summed) if summed else None
         found = round_by_hessian(matrix, steps, factor, order, partner) * steps
         if _error(matrix - found, hessian) >= _error(matrix - self.contraction.matrix(nearest * scale), hessian):
             return nearest
         return np.rint(self.contraction.weight_of(found, weight.shape) / scale).astype(np.int8)
 
-    def _factor(self, centred: bool) -> tuple[Doubles, Doubles, Places]:
+    def factor(self, centred: bool) -> tuple[Doubles, Doubles, Places]:
+        """The second moments of the inputs, and what `factor_of` makes of them, damped."""
         if centred not in self._factors:
             hessian = self.moments.covariance
             if not centred:
@@ -111,14 +112,19 @@ def factor_of(hessian: Doubles, damping: float) -> tuple[Doubles, Places]:
 
 
 def round_by_hessian(
-    matrix: Doubles, scale: Doubles, factor: Doubles, order: Places, partner: Places | None = None
+    matrix: Doubles,
+    scale: Doubles,
+    factor: Doubles,
+    order: Places,
+    partner: Places | None = None,
+    levels: Doubles | None = None,
 ) -> Doubles:
     """Integers -128..127 for the weights `matrix` [groups, inputs, outputs] at steps `scale` of the same shape.
 
     e' H e is the sum over i of (R_ii e_i + sum of R_ij e_j over j > i) squared: with the errors behind i known, the
     integer i that makes its term least is that nearest to w_i + sum / R_ii. `factor` and `order` are those of
     `factor_of`. `partner` [inputs]: with which other input each one makes a pair (itself: with none) whose sum stays
-    within `PAIR_LIMIT`.
+    within `PAIR_LIMIT`. `levels`: the integers to choose from, in order, 0 among them; None: all.
     """
     inputs = matrix.shape[1]
     weights = np.take_along_axis(matrix, order[:, :, None], 1)
@@ -133,11 +139,21 @@ def round_by_hessian(
             if partner is not None:
                 low, high = _limits(rounded, place, order[:, i], partner, i)
             wanted = weights[:, i] + passed[:, i] / factor[:, i, i, None]
-            rounded[:, i] = np.clip(np.rint(wanted / steps[:, i]), low, high)
+            if levels is None:
+                rounded[:, i] = np.clip(np.rint(wanted / steps[:, i]), low, high)
+            else:
+                rounded[:, i] = _to_levels(wanted / steps[:, i], levels, low, high)
             errors[:, i] = weights[:, i] - rounded[:, i] * steps[:, i]
             passed[:, start:i] += factor[:, start:i, i, None] * errors[:, i, None]
         passed[:, :start] += factor[:, :start, start:stop] @ errors[:, start:stop]
     return np.take_along_axis(rounded, place[:, :, None], 1)
+
+
+def _to_levels(wanted: Doubles, levels: Doubles, low: npt.ArrayLike, high: npt.ArrayLike) -> Doubles:
+    """The nearest of the levels between the limits, of which there is one."""
+    nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, wanted)
+    first, last = np.searchsorted(levels, low), np.searchsorted(levels, high, side="right") - 1
+    return np.asarray(levels[np.clip(nearest, first, last)])
 
 
 def _limits(rounded: Doubles, place: Places, inputs: Places, partner: Places, turn: int) -> tuple[Doubles, Doubles]:
@@ -150,7 +166,7 @@ def _limits(rounded: Doubles, place: Places, inputs: Places, partner: Places, tu
     )
 
 
-def _partners(contraction: Contraction, shape: Sequence[int], summed: Sequence[int]) -> Places:
+def partners(contraction: Contraction, shape: Sequence[int], summed: Sequence[int]) -> Places:
     """For every input of the matrix the one beside it in the order of the kernel; the last may be alone."""
     sizes = [shape[axis] for axis in summed]
     places = np.zeros(shape)

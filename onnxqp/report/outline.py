@@ -292,6 +292,7 @@ def _quantization(found: Quantization, every: bool, planned: bool) -> Iterator[B
         done.append(f"{found.nodes_fused} run as integer kernels")
     for count, words in (
         (found.weights_at_rest, "stored as int8 and computed in float"),
+        (found.weights_packed or 0, "packed in four bits each"),
         (found.weights_made_safe, "scaled against saturation"),
         (found.bias_corrected, "corrected for bias"),
     ):

@@ -138,6 +138,7 @@ class Quantization:
     unfused: list[NodeNote]
     weights_made_safe: int
     bias_corrected: int
+    weights_packed: int | None = None  # of those in int8: four bits each in the file
 
 
 @dataclass(frozen=True)

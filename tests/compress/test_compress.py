@@ -69,11 +69,21 @@ def test_without_budgets_the_fastest_that_loses_next_to_nothing(compressed, tmp_
     assert Session(tmp_path / "out.onnx").outputs
 
 
+def test_a_share_of_bytes_that_int8_misses_is_met_with_four_bits(compressed, tmp_path):
+    report = compressed(how=options(size_ratio=0.28))
+    (taken,) = (point for point in report.frontier if point.chosen)
+    assert taken.size_ratio >= 1 / 0.28
+    assert report.passed
+    assert report.quantization.weights_packed == taken.settings["weights_packed"] > 0
+    assert taken.settings["macs_ratio"] == 1.0
+    assert taken.agreement > 95
+
+
 def test_a_share_of_bytes_is_a_budget_that_pruning_can_meet(compressed):
-    report = compressed(how=options(size_ratio=0.3))
+    report = compressed(how=options(size_ratio=0.2))
     (taken,) = (point for point in report.frontier if point.chosen)
     assert taken.settings["macs_ratio"] < 0.9
-    assert taken.size_ratio >= 1 / 0.3
+    assert taken.size_ratio >= 1 / 0.2
     assert report.passed
     assert report.pruning.recovery.kind == "least-squares"
     assert [gate.name for gate in report.gates] == ["min-size-ratio"]

@@ -19,7 +19,7 @@ from onnxqp.options import PruneOptions, QuantizeOptions
 def candidate(name: str, speedup: float, *, pruned: bool, integers: int, agreement: float = 100.0) -> Candidate:
     measured = Measured(Closeness(200, agreement, 0.0, 1e-4), speedup, 4.0, 1000)
     stage = SimpleNamespace(records=[1] if pruned else [])
-    return Candidate(cast("Any", name), cast("Any", stage), measured, integers)
+    return Candidate(cast("Any", name), cast("Any", stage), measured, cast("Any", SimpleNamespace(integers=integers)))
 
 
 def search(judged: list[Candidate], truth: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> Search:
@@ -29,6 +29,7 @@ def search(judged: list[Candidate], truth: dict[str, float], monkeypatch: pytest
     options = PruneOptions(), QuantizeOptions()
     way = Search(cast("Any", held), Goal(min_agreement=99), nothing, *options, [], [], 4000, 1, nothing, nothing)
     way.judged = judged
+    monkeypatch.setattr(way, "_pack", lambda: None)
     return way
 
 
