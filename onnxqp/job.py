@@ -29,6 +29,7 @@ from onnxqp.options import (
     QuantizeOptions,
     WriteOptions,
 )
+from onnxqp.quantize.naming import shorten_names
 from onnxqp.report.records import ModelSummary, Quantization, Report, Size, TensorError
 from onnxqp.runtime import RunningNode, Session
 from onnxqp.steps import (
@@ -152,6 +153,8 @@ class Job:
         that is not the normalised one; `look` makes the section on quantization.
         """
         profile.save(self.measured, self.measure, self.subject)
+        if look is not None or sections.get("quantization") is not None:
+            shorten_names(model, self.normal)
         outcome: dict[str, Any] = {}
         feeds = inputs.some(TRIAL_FEEDS)
 

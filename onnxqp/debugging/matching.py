@@ -1,11 +1,14 @@
 """Which value of a candidate stands for which value of its baseline, by name.
 
+A name that is a number says nothing (`onnxqp.quantize.naming`): then the node counts that makes the value.
+
 A quantized value is looked for behind its DequantizeLinear: there its error is complete, and looking there leaves the
 integer kernels of the runtime as they are, while the value before QuantizeLinear only exists in their registers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +21,7 @@ from onnxqp.specs import Array
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 # What quantizers append to the name of a value: onnxqp's own, now and before, and those of onnxruntime.quantization.
 _SUFFIXES = ("_dq", "_dequantized", "_DequantizeLinear_Output", "_clipped", "_QuantizeLinear_Input")
+_NUMBER = re.compile(r"v\d+(_\d+)?")
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 _REACH = 3  # nodes that one integer kernel may hold between its arithmetic and QuantizeLinear: bias, activation
 
@@ -49,29 +53,50 @@ class Pair:
 
 def match(baseline: ir.Model, candidate: ir.Model) -> list[Pair]:
     """The pairs in the order of the candidate's graph; bodies of If, Loop and Scan are not looked into."""
-    known = {value.name or "": value for value in _floats(baseline)}
+    known = _Known.of(baseline)
     pairs: dict[str, Pair] = {}
     for node in candidate.graph:
         if node.op_type == DEQUANTIZE and not is_constant(node.inputs[0]):
-            _add(pairs, known, node.outputs[0], _dequantized_names(node), _quantizer(node))
+            found = known.first(_dequantized_names(node)) or known.maker(_before(node))
+            _add(pairs, found, node.outputs[0], _quantizer(node))
     for node in candidate.graph:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             continue
         for value in node.outputs:
             if value.dtype in _FLOATS and value.name not in pairs and not _inside_kernel(value):
-                _add(pairs, known, value, [value.name or ""], None)
+                _add(pairs, known.first([value.name or ""]) or known.maker(value), value, None)
     places = {value.name or "": place for place, value in enumerate(_floats(candidate))}
     return sorted(pairs.values(), key=lambda pair: places.get(pair.candidate, 0))
 
 
-def _add(
-    pairs: dict[str, Pair],
-    known: Mapping[str, ir.Value],
-    value: ir.Value,
-    names: list[str],
-    quantizer: Quantizer | None,
-) -> None:
-    found = next((known[name] for name in names if name in known), None)
+@dataclass(frozen=True)
+class _Known:
+    """The values of the baseline, by name, and by what makes them: the node's name and type, and the output's place."""
+
+    by_name: Mapping[str, ir.Value]
+    by_maker: Mapping[tuple[str, str, int], ir.Value]
+
+    @classmethod
+    def of(cls, baseline: ir.Model) -> _Known:
+        values = list(_floats(baseline))
+        makers = {place: value for value in values if (place := _place(value)) is not None}
+        return cls({value.name or "": value for value in values}, makers)
+
+    def first(self, names: list[str]) -> ir.Value | None:
+        return next((self.by_name[name] for name in names if name in self.by_name), None)
+
+    def maker(self, value: ir.Value | None) -> ir.Value | None:
+        """The value that a node of the same name makes, for one whose own name is a number."""
+        place = None if value is None or not _NUMBER.fullmatch(value.name or "") else _place(value)
+        return None if place is None else self.by_maker.get(place)
+
+
+def _place(value: ir.Value) -> tuple[str, str, int] | None:
+    node = value.producer()
+    return None if node is None or not node.name else (node.name, node.op_type, value.index() or 0)
+
+
+def _add(pairs: dict[str, Pair], found: ir.Value | None, value: ir.Value, quantizer: Quantizer | None) -> None:
     if found is None or found.name is None or value.name is None or found.name in pairs or _apart(found, value):
         return
     maker = found.producer()
@@ -98,11 +123,15 @@ def _apart(one: ir.Value, other: ir.Value) -> bool:
 def _dequantized_names(node: ir.Node) -> list[str]:
     """Names that the float value behind a DequantizeLinear may have in the baseline, the surest first."""
     names = [node.outputs[0].name or ""]
-    integers = node.inputs[0]
-    maker = None if integers is None else integers.producer()
-    if maker is not None and maker.op_type == QUANTIZE and maker.inputs[0] is not None:
-        names.append(maker.inputs[0].name or "")
+    source = _before(node)
+    names += [] if source is None else [source.name or ""]
     return [*names, *(name.removesuffix(end) for name in names for end in _SUFFIXES if name.endswith(end))]
+
+
+def _before(node: ir.Node) -> ir.Value | None:
+    """What the QuantizeLinear reads whose integers a DequantizeLinear turns back."""
+    maker = None if node.inputs[0] is None else node.inputs[0].producer()
+    return maker.inputs[0] if maker is not None and maker.op_type == QUANTIZE else None
 
 
 def _quantizer(node: ir.Node) -> Quantizer | None:

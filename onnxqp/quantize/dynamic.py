@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxqp.graph import add_initializer, constant, dims, is_constant, renew_names, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats
+from onnxqp.quantize.naming import Labels
 from onnxqp.quantize.weights import quantize_weight
 from onnxqp.specs import Compute, Float, Weight
 
@@ -61,6 +62,7 @@ class _Rewriter:
         self.graph = graph
         self.per_tensor = per_tensor
         self.saturates = saturates
+        self.labels = Labels()
         self.activations: dict[ir.Value, tuple[ir.Value, ...]] = {}  # one DynamicQuantizeLinear per value
         self.weights: dict[tuple[ir.Value, Weight], tuple[ir.Value, ir.Value]] = {}  # one copy per shared weight
 
@@ -74,7 +76,7 @@ class _Rewriter:
         bias = node.inputs[role.bias] if role.bias is not None and len(node.inputs) > role.bias else None
         integers, scale, zero_point = self._activation(source, node)
         stored, step = self._weight(weight, role.weight)
-        name, output = node.name or "MatMul", node.outputs[0]
+        name, output = self.labels.short(node.name or "MatMul"), node.outputs[0]
         total = self._node(node, "MatMulInteger", [integers, stored, zero_point], name, output, ir.DataType.INT32)
         to = [ir.AttrInt64("to", ir.DataType.FLOAT)]
         real = self._node(node, "Cast", [total], f"{name}_cast", output, attributes=to)
@@ -93,10 +95,10 @@ class _Rewriter:
 
     def _activation(self, value: ir.Value, node: ir.Node) -> tuple[ir.Value, ...]:
         if value not in self.activations:
-            name = f"{value.name}_dynamic"
+            name = f"{self.labels.short(value.name or '')}_dynamic"
             quantize = ir.Node("", "DynamicQuantizeLinear", [value], num_outputs=3, name=unique_name(self.graph, name))
             kinds = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
-            for output, part, kind in zip(quantize.outputs, ("quantized", "scale", "zero_point"), kinds, strict=True):
+            for output, part, kind in zip(quantize.outputs, ("q", "s", "zp"), kinds, strict=True):
                 output.name = unique_name(self.graph, f"{name}_{part}")
                 output.type, output.shape = ir.TensorType(kind), ir.Shape([])
             quantize.outputs[0].shape = value.shape
@@ -113,7 +115,7 @@ class _Rewriter:
             matrix = array if role.channel_axis == 1 else np.ascontiguousarray(array.T)
             axis = None if self.per_tensor else 1
             done = quantize_weight(matrix, axis, summed=(0,), safe=self.saturates)
-            name = value.name or "weight"
+            name = self.labels.short(value.name or "weight")
             stored = add_initializer(self.graph, f"{name}_quantized", done.values)
             self.weights[value, role] = (stored, add_initializer(self.graph, f"{name}_scale", done.scale))
         return self.weights[value, role]

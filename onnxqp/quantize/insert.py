@@ -35,6 +35,7 @@ from onnxqp.quantize.arithmetic import (
     smallest_weight_scale,
 )
 from onnxqp.quantize.bias import Means, mean_shift
+from onnxqp.quantize.naming import Labels
 from onnxqp.quantize.parameters import Parameters
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
@@ -42,7 +43,6 @@ from onnxqp.specs import Activation
 
 HALF_BIAS = 2.0**-12  # relative error of a bias in half precision...
 SMALL_STEP = 1 / 16  # ...that may be so much of a step of the output
-LONG_NAME = 24  # characters; longer ones are numbered in the names of what is inserted
 _NO_MEANS: Means = MappingProxyType({})
 _NO_ROUNDINGS: Roundings = MappingProxyType({})
 
@@ -103,7 +103,7 @@ class _Inserter:
         self.nodes = {node.name or "": node for node in self.graph}
         self.done = Inserted()
         self.scales: dict[int, tuple[ir.Value, ir.Value]] = {}  # by identity of parameters: shared initializers
-        self.labels: dict[str, str] = {}
+        self.labels = Labels()
         self.zeros: dict[tuple[np.dtype[np.integer], tuple[int, ...]], ir.Value] = {}
         self.rebuilt: dict[tuple[str, int | None, bool, bytes], ir.Value] = {}  # weights read by several nodes
 
@@ -141,10 +141,10 @@ class _Inserter:
         else:
             source = self._guard(value) if name in self.plan.guarded else value
             source = self._bar(value) if name in self.plan.barred else source
-            label = self._label(name)
+            label = self.labels.short(name)
             integers = self._node("QuantizeLinear", [source, scale, zero_point], f"{label}_q")
         operands = [integers, scale, zero_point]
-        label = name if integers is value else self._label(name)
+        label = name if integers is value else self.labels.short(name)
         real = self._node("DequantizeLinear", operands, f"{label}_dq")
         only = name in self.plan.only_integers
         for node, index in uses:
@@ -219,8 +219,8 @@ class _Inserter:
         own = self.parameters[name]
         if id(own) not in self.scales:
             self.scales[id(own)] = (
-                add_initializer(self.graph, f"{self._label(name)}_s", np.asarray(own.scale, np.float32)),
-                add_initializer(self.graph, f"{self._label(name)}_zp", np.asarray(own.zero_point, np.uint8)),
+                add_initializer(self.graph, f"{self.labels.short(name)}_s", np.asarray(own.scale, np.float32)),
+                add_initializer(self.graph, f"{self.labels.short(name)}_zp", np.asarray(own.zero_point, np.uint8)),
             )
         return self.scales[id(own)]
 
@@ -292,7 +292,9 @@ class _Inserter:
         alone = old is not None and len(old.uses()) == 1
         name = old.name if old is not None and old.name and alone else f"{node.name}_bias"
         if planned.float_bias:
-            node.replace_input_with(index, self._float_bias(bias.astype(np.float32), f"{self._label(name)}_b", planned))
+            node.replace_input_with(
+                index, self._float_bias(bias.astype(np.float32), f"{self.labels.short(name)}_b", planned)
+            )
             return
         scale = np.asarray(x_scale * w_scale, np.float32)
         integers = quantize_bias(bias, x_scale, w_scale)
@@ -347,7 +349,7 @@ class _Inserter:
 
         `zeros`: without a zero point it gets one all the same.
         """
-        name = self._label(name)
+        name = self.labels.short(name)
         half = half_wanted(scale) and np.array_equal(in_half(scale), scale)
         integer = add_initializer(self.graph, f"{name}_q", integers)
         step = self._half(scale, f"{name}_s") if half else add_initializer(self.graph, f"{name}_s", scale)
@@ -358,15 +360,6 @@ class _Inserter:
             operands.append(self._zeros(integers.dtype, scale.shape))
         attribute = None if axis is None else ir.AttrInt64("axis", axis)
         return self._node("DequantizeLinear", operands, f"{name}_dq", attribute)
-
-    def _label(self, name: str) -> str:
-        """What new nodes and values are called after: the name itself, or a number where it is long.
-
-        A name stands in the file at every use: in a small model with long names they would outweigh the weights.
-        """
-        if len(name) <= LONG_NAME:
-            return name
-        return self.labels.setdefault(name, f"q{len(self.labels)}")
 
     def _zeros(self, dtype: np.dtype[np.integer], shape: tuple[int, ...]) -> ir.Value:
         """The zero points of a symmetric weight or bias: the same initializer for all of one type and length."""
