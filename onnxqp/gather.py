@@ -33,6 +33,11 @@ class Feeds:
     samples: SampleSet
     batch_size: int = 1
 
+    @property
+    def total(self) -> int:
+        """How many samples."""
+        return len(self.samples)
+
     def __iter__(self) -> Iterator[Feed]:
         return (feed for feed, _ in self.samples.batches(self.batch_size))
 

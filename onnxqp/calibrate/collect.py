@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import onnx_ir as ir
@@ -100,10 +101,59 @@ def samples_in(feed: Feed) -> int:
     return max(lengths.pop(), 1) if len(lengths) == 1 else 1
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """Feeds that know how many samples they hold."""
+
+    @property
+    def total(self) -> int: ...
+
+
+def sample_count(feeds: Iterable[Feed]) -> int:
+    """How many samples there are; feeds that do not know it are read."""
+    return feeds.total if isinstance(feeds, Counted) else sum(map(samples_in, feeds))
+
+
+def even_places(total: int, count: int) -> range | list[int]:
+    """The places of so many samples at most, from all over: sources are often sorted."""
+    return range(total) if total <= count else [place * total // count for place in range(count)]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The feeds of the samples at some places, or with `others` of those at all other places.
+
+    A batch of which some are chosen is cut where the model takes any batch; else its first sample speaks for all.
+    """
+
+    model: ir.Model
+    feeds: Iterable[Feed]
+    places: Container[int]
+    others: bool = False
+
+    def __iter__(self) -> Iterator[Feed]:
+        place, open_ = 0, _takes_any_batch(self.model)
+        for index, feed in enumerate(self.feeds):
+            samples = samples_in(feed)
+            inside = [i for i in range(samples) if ((place + i) in self.places) != self.others]
+            place += samples
+            if not inside or (not open_ and inside[0] != 0):
+                continue
+            _check(feed, index)
+            if open_ and 0 < len(inside) < samples:
+                yield {name: array[inside] for name, array in feed.items()}
+            else:
+                yield feed
+
+
+def _takes_any_batch(model: ir.Model) -> bool:
+    return not any(value.shape and isinstance(value.shape[0], int) for value in model.graph.inputs)
+
+
 def first_samples(model: ir.Model, feeds: Iterable[Feed], count: int) -> Iterator[Feed]:
     """The feeds of the first `count` samples; a batch that holds more is cut where the model takes any batch."""
     left = count
-    open_ = not any(value.shape and isinstance(value.shape[0], int) for value in model.graph.inputs)
+    open_ = _takes_any_batch(model)
     for feed in feeds:
         samples = samples_in(feed)
         if open_ and samples > left:

@@ -7,6 +7,7 @@ batching and any order of the same elements, and merging two is exactly observin
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Protocol, Self
 
 import numpy as np
@@ -43,6 +44,27 @@ class Together:
     def merge(self, other: Self) -> None:
         for mine, theirs in zip(self.members, other.members, strict=True):
             mine.merge(theirs)
+
+
+class Kept:
+    """The arrays themselves: only for few small ones."""
+
+    def __init__(self) -> None:
+        self.arrays: list[Array] = []
+
+    def update(self, x: Array, samples: int = 1) -> None:
+        self.arrays.append(x)
+
+    def merge(self, other: Self) -> None:
+        self.arrays += other.arrays
+
+
+def together(observers: Iterable[tuple[str, Observer]]) -> dict[str, Observer]:
+    """One observer for each value out of any number of them."""
+    members: dict[str, list[Observer]] = {}
+    for name, observer in observers:
+        members.setdefault(name, []).append(observer)
+    return {name: Together(*some) for name, some in members.items()}
 
 
 class ChannelMean:

@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, collect
-from onnxqp.calibrate.observers import ChannelMean, Histogram, Observer, Together
+from onnxqp.calibrate.observers import ChannelMean, Histogram, together
 from onnxqp.errors import DataError, UsageError
 from onnxqp.specs import Feed
 
@@ -125,10 +125,7 @@ def observe(
     """Histograms of `values` and the means of `channels` (value name -> axis) over `samples`; see `collect`."""
     found = Statistics(histograms={name: Histogram() for name in values})
     found.means = {name: ChannelMean(axis) for name, axis in channels.items()}
-    observers: dict[str, list[Observer]] = {name: [histogram] for name, histogram in found.histograms.items()}
-    for name, mean in found.means.items():
-        observers.setdefault(name, []).append(mean)
-    together = {name: Together(*members) for name, members in observers.items()}
-    count = collect(model, samples, together, progress=progress) if together else 0
+    observers = together([*found.histograms.items(), *found.means.items()])
+    count = collect(model, samples, observers, progress=progress) if observers else 0
     found.parts = [Part(count, "data")]
     return found

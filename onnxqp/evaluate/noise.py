@@ -46,6 +46,12 @@ class Reference:
                 sums[name] = (old[0] + error, old[1] + signal)
         return max((error / signal if signal else float(error > 0) for error, signal in sums.values()), default=0.0)
 
+    def know(self, references: Sequence[dict[str, Array]]) -> None:
+        """What the model makes of the feeds, of one sample each, where somebody has run it on these: nothing else."""
+        alone = all(array.shape[:1] in ((), (1,)) for feed in self.feeds for array in feed.values())
+        if alone and len(references) == len(self.feeds):
+            self._references = list(references)
+
     def references(self) -> list[dict[str, Array]]:
         """The outputs of the model that are arrays, feed by feed."""
         if not self._references:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +106,16 @@ def channels(annotation: Annotation) -> dict[str, int]:
     """The activations that meet a weight, and their axes of channels: their means correct the biases."""
     pairs = ((unit, unit.role) for unit in annotation.units if isinstance(unit.role, Compute))
     return {unit.inputs[0][1].name or "": role.channels for unit, role in pairs if role.weight is not None}
+
+
+def unrounded(annotation: Annotation, rounded: Container[str]) -> dict[str, int]:
+    """The activations, by name, and their axes of channels, that meet a weight which no moments say how to round."""
+    names = {
+        unit.inputs[0][1].name or ""
+        for unit in annotation.units
+        if isinstance(unit.role, Compute) and unit.role.weight is not None and unit.node.name not in rounded
+    }
+    return {name: axis for name, axis in channels(annotation).items() if name in names}
 
 
 def observable(model: ir.Model, options: QuantizeOptions) -> tuple[list[str], dict[str, int]]:

@@ -42,7 +42,7 @@ MOST_ELEMENTS = 1 << 23  # ...as do those of all pairs together
 SHARES = (0.25, 0.5, 0.75)  # tried for a; 1 scattered most
 WORTH = 0.8  # of the estimated error must not be left
 MOST = 6  # log2 of the largest factor: what a few samples say of rare channels is not to be trusted
-CHECKED = 4  # samples on which the scaled model must agree...
+CHECKED = 2  # samples on which the scaled model must agree...
 TOLERANCE = 1e-5  # ...within so much of an output's largest magnitude
 
 
@@ -80,7 +80,7 @@ class ChannelSizes:
 
 def equalized(model: ir.Model, samples: Iterable[Feed], selection: Selection) -> tuple[ir.Model, Exponents]:
     """A copy with its channels scaled, and how; the model itself and nothing where nothing gains."""
-    pairs = _affordable(find_pairs(model, selection))
+    pairs = _affordable_pairs(model, selection)
     feeds = list(first_samples(model, samples, SAMPLES)) if pairs else []
     if sum(map(samples_in, feeds)) < SAMPLES:
         return model, {}
@@ -111,10 +111,10 @@ def find_pairs(model: ir.Model, selection: Selection) -> list[Pair]:
     return [pair for pair in found if pair is not None]
 
 
-def _affordable(pairs: Iterable[Pair]) -> list[Pair]:
+def _affordable_pairs(model: ir.Model, selection: Selection) -> list[Pair]:
     left = MOST_ELEMENTS
     chosen = []
-    for pair in pairs:
+    for pair in find_pairs(model, selection):
         size = sum(_weight(*reader).size for reader in pair.readers)
         if size <= min(LARGEST, left):
             chosen.append(pair)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.calibrate.collect import TAP_BYTES, first_samples, samples_in, split, value_bytes
+from onnxqp.calibrate.collect import (
+    TAP_BYTES,
+    Chosen,
+    collect,
+    first_samples,
+    samples_in,
+    split,
+    value_bytes,
+)
+from onnxqp.calibrate.observers import Observer, together
 from onnxqp.graph import constant, dims, iterate
 from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
@@ -21,7 +31,8 @@ from onnxqp.specs import Feed
 
 SAMPLES = 32  # the first of those that calibrate; on the zoo 96 gave no more
 ROWS_PER_INPUT = 8  # where the samples have so many...
-LEAST_ROWS = 2048
+LEAST_ROWS = 2048  # ...within so many elements, which depthwise layers exceed...
+LEAST_ELEMENTS = 1 << 23
 LAYER_WORK = 4e9  # ...within so many multiply-accumulates for the moments of one layer...
 MODEL_WORK = 4e10  # ...and of all layers, the cheapest first
 FEWEST_PER_INPUT = 2  # a layer for which that leaves fewer rows is rounded to nearest
@@ -31,19 +42,24 @@ NODE_WORK = 1e6  # what every input of a layer costs besides, in such units
 
 @dataclass
 class _Layer:
+    """Observes what one layer reads. Of every sample (or of those at `places`) it takes the rows of some positions."""
+
     node: ir.Node
     contraction: Contraction
     groups: int
     inputs: int
+    places: Container[int] | None = None
     moments: Moments | None = None
     waiting: list[npt.NDArray[np.generic]] = field(default_factory=list)
+    seen: int = 0
     _chosen: dict[int, npt.NDArray[np.intp]] = field(default_factory=dict)
 
     @property
     def wanted(self) -> int:
         """Rows."""
         affordable = int(LAYER_WORK / (self.groups * self.inputs * self.inputs))
-        return min(max(ROWS_PER_INPUT * self.inputs, LEAST_ROWS), affordable)
+        least = min(LEAST_ROWS, LEAST_ELEMENTS // (self.groups * self.inputs))
+        return min(max(ROWS_PER_INPUT * self.inputs, least), affordable)
 
     @property
     def work(self) -> float:
@@ -55,10 +71,39 @@ class _Layer:
         assert value is not None
         return value
 
-    def update(self, data: npt.NDArray[np.generic], output: tuple[int, ...], samples: int) -> None:
+    @property
+    def across(self) -> bool:
+        """transA: what stands first in the data is no batch."""
+        return self.contraction.contracted == 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shape of the output, but for the batch, shows only when the model runs."""
+        return _output_shape(self.node, 1) is None
+
+    def update(self, x: npt.NDArray[np.generic], samples: int = 1) -> None:
+        """Take in rows of what so many samples make together; the output must not be open."""
+        output = _output_shape(self.node, x.shape[-1 if self.across else 0])
+        assert output is not None
+        self.take(x, output, samples)
+
+    def merge(self, other: Self) -> None:
+        """Take in the moments that another has found."""
+        for layer in (self, other):
+            layer.flush()
+        if self.moments is not None and other.moments is not None:
+            self.moments = self.moments.merged(other.moments)
+        self.moments = self.moments or other.moments
+
+    def take(self, data: npt.NDArray[np.generic], output: tuple[int, ...], samples: int) -> None:
         """Take in the rows of some positions, the same of every sample: seeded by the name, for any batching alike."""
-        positions = self.contraction.positions(output) // samples
-        chosen = (np.arange(samples)[:, None] * positions + self._positions(positions)).reshape(-1)
+        parts = 1 if self.across or data.shape[0] % samples else samples
+        taken = [part for part in range(parts) if self.places is None or self.seen + part in self.places]
+        self.seen += samples
+        if not taken:
+            return
+        positions = self.contraction.positions(output) // parts
+        chosen = (np.array(taken)[:, None] * positions + self._positions(positions)).reshape(-1)
         rows = self.contraction.rows(data, output, chosen)
         if not np.isfinite(rows.sum(dtype=np.float64)):
             return
@@ -86,36 +131,73 @@ class _Layer:
         self.waiting = []
 
 
-def layer_roundings(model: ir.Model, feeds: Iterable[Feed], *, corrects: bool = True) -> dict[str, LayerRounding]:
-    """By the name of the node, for the layers with float32 weights of their own whose moments are affordable.
+class LayerInputs:
+    """What the layers of a model with float32 weights of their own read, for those whose moments are affordable.
 
-    `corrects`: they correct biases too.
+    `places`: of the samples that the moments are from, among all that `observers` will see; None: every one.
     """
-    layers = _affordable(_layers(model))
-    first = next(iter(feeds), None)
-    if first is None or not layers:
+
+    def __init__(self, model: ir.Model, places: Container[int] | None = None) -> None:
+        self._model = model
+        self._layers = _affordable(_layers(model))
+        for layer in self._layers:
+            layer.places = places
+        self._asked = False
+
+    @property
+    def nodes(self) -> set[str]:
+        """The names of the layers, without the open ones."""
+        return {str(layer.node.name) for layer in self._layers if not layer.is_open}
+
+    def observers(self) -> list[tuple[str, Observer]]:
+        """One for every layer but the open ones, with the name of the value that it wants to see."""
+        return [(str(layer.data.name), layer) for layer in self._layers if not layer.is_open]
+
+    def observe_open(self, feeds: Iterable[Feed]) -> None:
+        """Those layers whose sizes show only when they run, over the first samples of `feeds`, once."""
+        layers = [layer for layer in self._layers if layer.is_open and not self._asked]
+        self._asked = True
+        first = next(iter(feeds), None)
+        if first is not None and layers:
+            _observe_open(self._model, layers, feeds, value_bytes(self._model, first))
+
+    def roundings(self, *, corrects: bool = True) -> dict[str, LayerRounding]:
+        """By the name of the node, by what was seen so far. `corrects`: they correct biases too."""
+        for layer in self._layers:
+            layer.flush()
+        return {
+            str(layer.node.name): LayerRounding(layer.contraction, layer.moments, corrects)
+            for layer in self._layers
+            if layer.moments is not None and layer.moments.count
+        }
+
+
+def layer_roundings(model: ir.Model, feeds: Iterable[Feed], *, corrects: bool = True) -> dict[str, LayerRounding]:
+    """Of every affordable layer, by the name of the node, from the first samples of `feeds`."""
+    layers = LayerInputs(model)
+    if next(iter(feeds), None) is None:
         return {}
-    sizes = value_bytes(model, first)
+    if layers.nodes:
+        collect(model, Chosen(model, feeds, range(SAMPLES)), together(layers.observers()))
+    layers.observe_open(feeds)
+    return layers.roundings(corrects=corrects)
+
+
+def _observe_open(model: ir.Model, layers: Sequence[_Layer], feeds: Iterable[Feed], sizes: Mapping[str, int]) -> None:
     inputs = {value.name for value in model.graph.inputs}
     by_value: dict[str, list[_Layer]] = {}
     for layer in layers:
+        layer.places = None
         by_value.setdefault(str(layer.data.name), []).append(layer)
     for names in split(list(by_value), sizes, TAP_BYTES // 2):
         found = [layer for name in names for layer in by_value[name]]
-        open_ = [str(layer.node.outputs[0].name) for layer in found if _output_shape(layer.node, 1) is None]
-        taps = [name for name in dict.fromkeys([*names, *open_]) if name not in inputs]
-        session = Session(model, taps=taps, brief=True) if taps else None
-        some = first_samples(model, feeds, SAMPLES)
-        for feed, results in session.run_each(some, taps) if session is not None else ((feed, {}) for feed in some):
-            for layer in found:
-                _observe(layer, feed | results, samples_in(feed))
-        for layer in found:
-            layer.flush()
-    return {
-        str(layer.node.name): LayerRounding(layer.contraction, layer.moments, corrects)
-        for layer in layers
-        if layer.moments is not None and layer.moments.count
-    }
+        outputs = [str(layer.node.outputs[0].name) for layer in found]
+        taps = [name for name in dict.fromkeys([*names, *outputs]) if name not in inputs]
+        session = Session(model, taps=taps, brief=True)
+        for feed, results in session.run_each(first_samples(model, feeds, SAMPLES), taps):
+            for layer, output in zip(found, outputs, strict=True):
+                data = (feed | results)[str(layer.data.name)]
+                layer.take(data, results[output].shape, samples_in(feed))
 
 
 def _layers(model: ir.Model) -> Iterator[_Layer]:
@@ -142,16 +224,6 @@ def _affordable(layers: Iterable[_Layer]) -> list[_Layer]:
         left -= layer.work
         chosen.append(layer)
     return chosen
-
-
-def _observe(layer: _Layer, results: Feed, samples: int) -> None:
-    data = results[str(layer.data.name)]
-    name = str(layer.node.outputs[0].name)
-    across = layer.contraction.contracted == 0  # transA: what stands first is no batch
-    output = _output_shape(layer.node, data.shape[-1 if across else 0]) or results[name].shape
-    if across or data.shape[0] % samples:
-        samples = 1
-    layer.update(data, output, samples)
 
 
 def _output_shape(node: ir.Node, batch: int) -> tuple[int, ...] | None:

@@ -16,19 +16,21 @@ import onnx_ir as ir
 from onnxqp.evaluate.latency import Effort, Seconds, measure, ratio_interval
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
-from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
+from onnxqp.quantize.decide import Decision, carried, decide, everything, predicted_ns
 from onnxqp.quantize.dynamic import reason_against_dynamic
 from onnxqp.quantize.profile import measure_costs
 from onnxqp.quantize.quality import Probe
 from onnxqp.runtime import Session
 
 TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
-RACE = Effort(warmup_runs=2, warmup_seconds=0.02, min_runs=7, min_seconds=0.1, floor_runs=5, max_seconds=3.0)
+RACE = Effort(warmup_runs=1, warmup_seconds=0.02, min_runs=7, min_seconds=0.1, floor_runs=4, max_seconds=2.0)
 FINAL = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=21, min_seconds=0.8, floor_runs=9, max_seconds=4.0)
+CLEAR = 0.1  # a race ends early once every lead is larger in every round...
+SPREAD = 0.1  # ...and no more uncertain than this
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
-CALIBRATION = 10**2.2  # by which it lessens the noise of a sketch at most: on the zoo by up to 20 dB
+CALIBRATION = 10**0.3  # by which it lessens the noise of a sketch at most: on 17 zoo models by 2 dB below the enough
 _INSTANT = 1e-9  # seconds: no model takes less
 
 
@@ -48,9 +50,9 @@ class Rival:
     def fast(self) -> bool:
         return self.speedup >= 1 + LEAST_GAIN
 
-    def hopeless(self, probe: Probe, floating: float) -> bool:
-        """Whether calibration cannot make it worth more than the float model, whose noise is `floating`."""
-        return probe.worth(self.speedup, self.noise / CALIBRATION) < probe.worth(1.0, floating)
+    def worth(self, probe: Probe, gain: float = 1.0) -> float:
+        """Its figure of merit with that many times less noise."""
+        return probe.worth(self.speedup, self.noise / gain)
 
 
 @dataclass(frozen=True)
@@ -66,20 +68,26 @@ class Outlook:
     def fast(self) -> list[Rival]:
         return [rival for rival in self.rivals if rival.fast]
 
-    def hopeless(self, probe: Probe, floating: float = 0.0) -> bool:
-        """Whether the float model wins, whose noise is `floating`."""
-        return all(rival.hopeless(probe, floating) for rival in self.fast)
+    def worthwhile(self, probe: Probe, floating: float = 0.0) -> list[Rival]:
+        """Those that may yet win, against the float model, whose noise is `floating`, and against each other."""
+        least = max([probe.worth(1.0, floating), *(rival.worth(probe) for rival in self.fast)])
+        return [rival for rival in self.fast if rival.worth(probe, CALIBRATION) >= least]
 
 
 def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) -> Outlook:
-    """Race what is promising, by the table and by a profile, against float; `table` are the costs to begin with."""
+    """Race what is promising, by the table and by a profile, against float; `table` are the costs to begin with.
+
+    Kernels take as long for any scales and weights: what races is rounded to nearest. What fuses depends on bounds that
+    hold for any sample.
+    """
     full = everything(sketch.annotation, table)
     if not full.integer:
         return Outlook(full, table)
-    costs = measure_costs(sketch, table, sketch.build(full, at_rest=False), probe, threads=threads)
+    rough = replace(sketch, options=replace(sketch.options, method="minmax"), means={}, roundings={})
+    costs = measure_costs(sketch, table, rough.build(full, at_rest=False), probe, threads=threads)
     decisions = _promising(sketch, table, costs)
-    candidates = [sketch.build(decision, at_rest=False) for decision in decisions]
-    dynamic = sketch.build_dynamic() if _many_products(sketch, costs) else None
+    candidates = [rough.build(decision, at_rest=False) for decision in decisions]
+    dynamic = rough.build_dynamic() if _many_products(sketch, costs) else None
     candidates += [dynamic] if dynamic is not None else []
     if not candidates:
         return Outlook(full, costs)
@@ -88,11 +96,16 @@ def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) ->
         Rival(candidate.decision, bool(candidate.dynamic), speedup)
         for candidate, speedup in zip(candidates, speedups, strict=True)
     )
-    heard = (
-        replace(rival, noise=probe.noise_of(candidate.model)) if rival.fast else rival
-        for rival, candidate in zip(rivals, candidates, strict=True)
-    )
+    heard = (_heard(rival, sketch, costs, probe) for rival in rivals)
     return Outlook(full, costs, tuple(heard), slow * 1e9)
+
+
+def _heard(rival: Rival, sketch: Material, costs: Costs, probe: Probe) -> Rival:
+    if not rival.fast:
+        return rival
+    found = sketch.build_dynamic() if rival.dynamic else None
+    candidate = found or sketch.build(carried(sketch.annotation, rival.decision, costs), at_rest=False)
+    return replace(rival, noise=probe.noise_of(candidate.model))
 
 
 def _promising(material: Material, table: Costs, costs: Costs) -> list[Decision]:
@@ -139,11 +152,20 @@ def _seconds(sessions: Sequence[Session], probe: Probe, effort: Effort) -> list[
     """Of one inference each: the lower quartile, for what disturbs a measurement only ever adds to it."""
 
     def run() -> list[float]:
-        settled = _settled if effort is FINAL else None
+        settled = _settled if effort is FINAL else _clear
         times = measure(sessions, probe.feeds[:TIMED_FEEDS], effort=effort, settled=settled)
         return [float(np.quantile(each, 0.25)) for each in times]
 
     return [max(seconds, _INSTANT) for seconds in probe.measured.of("seconds of models", run, len(sessions))]
+
+
+def _clear(times: Sequence[Seconds]) -> bool:
+    """Whether every model but the first leads it, or lies behind, in every round, by about as much."""
+    for each in times[1:]:
+        leads = np.log(np.maximum(times[0], _INSTANT) / np.maximum(each, _INSTANT))
+        if np.abs(leads).min() < CLEAR or np.ptp(np.sign(leads)) or leads.std() > SPREAD:
+            return False
+    return True
 
 
 def _settled(times: Sequence[Seconds]) -> bool:

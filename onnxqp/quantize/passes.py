@@ -34,14 +34,13 @@ from onnxqp.quantize.draft import checked, observable, rewritten
 from onnxqp.quantize.outlook import Outlook, look_ahead
 from onnxqp.quantize.placement import Placement, Trial, place, place_by_table, place_float
 from onnxqp.quantize.planning import make_plan
-from onnxqp.quantize.preparation import Preparation, evenly, in_equal_scales
+from onnxqp.quantize.preparation import FEW, Preparation, evenly, in_equal_scales
 from onnxqp.quantize.quality import Probe
 from onnxqp.quantize.recurrent import with_integer_recurrences
 from onnxqp.report.records import Quantization
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
 
-FEW = 32  # samples for what needs no more
 PROBE_FEEDS = 8  # samples by which candidates are compared
 TRIED_NODES = 4000  # of a model that is tried out
 SEARCHED_UNITS = 2000  # candidates for integers: for more, every candidate takes seconds to build and to open
@@ -150,6 +149,7 @@ def quantize_model(
         model = with_integer_recurrences(model, table, options, probe, threads=threads)
         make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
         sketch = make.sketch()
+        probe.know(make.outputs)
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
         made, placement = _by_clock(make, outlook, probe, threads)
     if not placement.candidate.changed:
@@ -160,14 +160,16 @@ def quantize_model(
 
 
 def _by_clock(make: Preparation, outlook: Outlook, probe: Probe, threads: int) -> tuple[Calibrated, Placement]:
-    """Calibrate what is worth it, and choose; where the sketches say that integers are not, weights alone."""
-    if outlook.hopeless(probe):
+    """Calibrate what is worth it, and choose; where the sketch says that integers are not, weights alone."""
+    kept = outlook.worthwhile(probe)
+    if not kept:
         made = make.of([])
         plain = place_float(made.material, outlook, probe)
-        if outlook.hopeless(probe, plain.noise):
+        kept = outlook.worthwhile(probe, plain.noise)
+        if not kept:
             return made, plain
-    made = make.of([unit for rival in outlook.fast for unit in rival.decision.integer])
-    return made, place(made.material, outlook, probe, threads=threads)
+    made = make.of([unit for rival in kept for unit in rival.decision.integer])
+    return made, place(made.material, replace(outlook, rivals=tuple(kept)), probe, threads=threads)
 
 
 def prepared(

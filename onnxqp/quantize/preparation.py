@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import onnx_ir as ir
 
-from onnxqp.calibrate.collect import Progress
+from onnxqp.calibrate.collect import Progress, even_places, sample_count
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize.annotate import Unit
-from onnxqp.quantize.calibrated import Calibrated, calibrated, sketch_of, sketched
+from onnxqp.quantize.calibrated import Calibrated, calibrated
 from onnxqp.quantize.candidate import Material
-from onnxqp.quantize.draft import Draft, observable
+from onnxqp.quantize.draft import Draft, observable, observed, unrounded
+from onnxqp.quantize.equalize import SAMPLES as EQUALIZED_BY
 from onnxqp.quantize.equalize import Exponents, equalized, scale
-from onnxqp.specs import Feed
+from onnxqp.quantize.layer_inputs import layer_roundings
+from onnxqp.quantize.survey import Stage, Survey
+from onnxqp.specs import Array, Feed
 from onnxqp.targets import Target
 
-EQUALIZED_BY = 16  # samples
+FEW = 32  # samples for what needs no more
 
 
 class Preparation:
@@ -47,6 +51,9 @@ class Preparation:
         self._progress = progress
         self._made: Calibrated | None = None
         self._draft: Draft | None = None
+        self._survey: Survey | None = None
+        self._scales: Exponents | None = None
+        self._plain: Preparation | None = None  # before channels were scaled
 
     @property
     def draft(self) -> Draft:
@@ -57,50 +64,75 @@ class Preparation:
 
     def whole(self) -> Calibrated:
         """All that may run on integers, calibrated."""
-        scales = self._scale()
+        self._scale()
+        if self._statistics is None and self._options.save_calibration is None:
+            return self._all(None)
         statistics = self._statistics
-        if statistics is None and self._options.save_calibration is not None:
+        if statistics is None:
             every = observable(self.draft.model, self._options)
             statistics = observe(self.draft.model, self._samples, *every, progress=self._progress)
-        made = self._calibrated(None, statistics)
-        made.statistics.scales = scales
+        corrects = self._options.bias_correction
+        rounded = layer_roundings(self.draft.model, self._few, corrects=corrects) if self._typical else {}
+        annotation = self.draft.annotation
+        statistics.require_values(observed(annotation), unrounded(annotation, rounded) if corrects else ())
+        made = calibrated(self.draft, self._options, statistics, rounded)
+        made.statistics.scales = self._scales
         return made
 
     def sketch(self) -> Material:
-        """What tells how fast integers would be; nothing is calibrated yet, unless all of it must be."""
+        """What tells how fast integers would be, and about how accurate: calibrated on a few samples, unless all of it
+        must be."""
         if self._statistics is not None or self._options.save_calibration is not None:
             self._made = self.whole()
-            return sketch_of(self._made.material)
-        return sketched(self.draft, self._few, self._options)
+            return self._made.material
+        self._scale()
+        survey = self._sketched()
+        statistics = survey.see(Stage.SKETCH, observed(self.draft.annotation))
+        return calibrated(self.draft, self._options, statistics, survey.roundings()).material
+
+    @property
+    def outputs(self) -> list[dict[str, Array]]:
+        """Those of the float model on the samples of the sketch, where these are among a few, one by one; else none."""
+        survey, total = self._survey, sample_count(self._samples)
+        return [] if survey is None or total > FEW or total != sample_count(self._few) else survey.outputs
 
     def of(self, units: Sequence[Unit]) -> Calibrated:
-        """These units calibrated, behind a sketch; channels are scaled where any are to run on integers."""
+        """These units calibrated, by all samples. Without any: the weights of the model as it was given."""
         if self._made is not None:
             return self._made
-        scales = self._scale() if units else None
+        if not units and self._plain is not None:
+            return self._plain.of(units)
         names = {unit.node.name for unit in units}
-        made = self._calibrated([unit for unit in self.draft.annotation.units if unit.node.name in names], None)
-        made.statistics.scales = scales
+        return self._all([unit for unit in self.draft.annotation.units if unit.node.name in names])
+
+    def _scale(self) -> None:
+        """Scale the channels of the model, which makes it another one."""
+        model, self._scales = in_equal_scales(self._model, self._few, self._options, self._statistics)
+        if model is not self._model:
+            self._plain = copy(self)
+            self._plain._scales = None
+            self._model, self._draft = model, None
+
+    def _all(self, units: Sequence[Unit] | None) -> Calibrated:
+        survey = self._sketched()
+        if sample_count(self._samples) > FEW:  # the sketch was made from others
+            survey = self._survey_of(self._samples)
+        statistics = survey.see(Stage.ALL, observed(self.draft.annotation, units), self._progress)
+        made = calibrated(self.draft, self._options, statistics, survey.roundings(self._few), units=units)
+        made.statistics.scales = self._scales if units is None or units else None
         return made
 
-    def _scale(self) -> Exponents | None:
-        """Scale the channels of the model, which makes it another one; how, or None if that was not asked."""
-        model, scales = in_equal_scales(self._model, self._few, self._options, self._statistics)
-        if model is not self._model:
-            self._model, self._draft = model, None
-        return scales
+    def _sketched(self) -> Survey:
+        """Of all samples where they are few, else of a few."""
+        if self._survey is None:
+            all_ = sample_count(self._samples) <= FEW
+            self._survey = self._survey_of(self._samples if all_ else self._few)
+        return self._survey
 
-    def _calibrated(self, units: Sequence[Unit] | None, statistics: Statistics | None) -> Calibrated:
-        return calibrated(
-            self.draft,
-            self._samples,
-            self._options,
-            few=self._few,
-            units=units,
-            statistics=statistics,
-            typical=self._typical,
-            progress=self._progress,
-        )
+    def _survey_of(self, samples: Iterable[Feed]) -> Survey:
+        options = self._options
+        total = sample_count(samples)
+        return Survey(self.draft, samples, total, typical=self._typical, corrects=options.bias_correction)
 
 
 def evenly(samples: Iterable[Feed], count: int) -> list[Feed]:
@@ -110,9 +142,9 @@ def evenly(samples: Iterable[Feed], count: int) -> list[Feed]:
     for index, feed in enumerate(samples):
         if index % step == 0:
             kept.append(feed)
-        if len(kept) == 2 * count:
+        if len(kept) == 2 * max(count, FEW):
             kept, step = kept[::2], 2 * step
-    return [kept[place * len(kept) // count] for place in range(count)] if len(kept) > count else kept
+    return [kept[place] for place in even_places(len(kept), count)]
 
 
 def in_equal_scales(

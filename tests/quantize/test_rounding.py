@@ -1,7 +1,5 @@
 """Weights rounded by the output: never worse than to the nearest, safe from saturation, the same for any batching."""
 
-import importlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +9,7 @@ from quantize_graphs import Graph, sqnr_db
 from onnxqp.ops.contraction import Product, Windows
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize import quantize_model
-from onnxqp.quantize.layer_inputs import layer_roundings
+from onnxqp.quantize.layer_inputs import LayerInputs, layer_roundings
 from onnxqp.quantize.rounding import LayerRounding, factor_of, round_by_hessian
 from onnxqp.quantize.weights import PAIR_LIMIT, quantize_weight, worst_pair
 from onnxqp.recover.moments import Moments
@@ -136,8 +134,6 @@ def test_the_whole_model_gains(monkeypatch, target):
     feeds = smooth(graph, 24)
     options = QuantizeOptions(target=target)
     by_output = sqnr_db(model, quantize_model(model, feeds[:16], options).model, feeds[16:])
-    monkeypatch.setattr(
-        importlib.import_module("onnxqp.quantize.calibrated"), "layer_roundings", lambda model, feeds, corrects: {}
-    )
+    monkeypatch.setattr(LayerInputs, "roundings", lambda self, corrects: {})
     nearest = sqnr_db(model, quantize_model(model, feeds[:16], options).model, feeds[16:])
     assert by_output > nearest + 1

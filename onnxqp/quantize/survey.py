@@ -1,0 +1,121 @@
+"""What samples show of the values and layers of one draft, a few samples first and the others when they are asked for.
+
+Every sample passes through the model once, whatever looks at it: histograms and means of values, rows that layers
+read. What was seen of a few tells how much noise a candidate makes; what becomes worth it then sees
+the others too, and nothing is seen twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import onnx_ir as ir
+
+from onnxqp.calibrate.collect import Chosen, Progress, collect, even_places
+from onnxqp.calibrate.observers import ChannelMean, Histogram, Kept, Observer, together
+from onnxqp.calibrate.statistics import Part, Statistics
+from onnxqp.quantize.draft import Draft, observed, unrounded
+from onnxqp.quantize.layer_inputs import SAMPLES, LayerInputs
+from onnxqp.quantize.rounding import LayerRounding
+from onnxqp.specs import Array, Feed
+
+SKETCHED_BY = 8  # samples
+
+
+class Stage(IntEnum):
+    """How far a survey has come: the samples for a sketch, or all."""
+
+    SKETCH = 1
+    ALL = 2
+
+
+@dataclass
+class _Look:
+    """One observer of a value, and how far it has come."""
+
+    value: str
+    observer: Observer
+    reached: int = 0
+
+
+class Survey:
+    """Of one draft over `total` samples. `typical` ones say how to round weights; `corrects`: biases are corrected.
+
+    Those of a sketch are from all over: sources are often sorted.
+    """
+
+    def __init__(
+        self,
+        draft: Draft,
+        samples: Iterable[Feed],
+        total: int,
+        *,
+        typical: bool = True,
+        corrects: bool = True,
+    ) -> None:
+        self.draft = draft
+        self._samples = samples
+        self._total = total
+        self._corrects = corrects
+        places = frozenset(even_places(total, SAMPLES)) if total > SAMPLES else None
+        self._layers = LayerInputs(draft.model, places) if typical else None
+        rounded = self._layers.nodes if self._layers is not None else set()
+        self._axes = unrounded(draft.annotation, rounded) if corrects else {}
+        self._histograms = {name: _Look(name, Histogram()) for name in observed(draft.annotation)}
+        self._means = {name: _Look(name, ChannelMean(axis)) for name, axis in self._axes.items()}
+        observers = self._layers.observers() if self._layers is not None else []
+        self._rows = [_Look(value, observer) for value, observer in observers]
+        outputs = (value for value in draft.model.graph.outputs if value.dtype == ir.DataType.FLOAT)
+        self._outputs = {name: Kept() for value in outputs if (name := value.name)}
+        self._first = frozenset(even_places(total, SKETCHED_BY))
+
+    def see(self, until: Stage, values: Iterable[str], progress: Progress | None = None) -> Statistics:
+        """Look at these values, and at what layers read, over as many samples as `until` says; what was seen."""
+        wanted = {name: self._histograms[name] for name in values}
+        self._advance([*wanted.values(), *self._means.values(), *self._rows], until, progress)
+        found = Statistics(histograms={name: _histogram(look) for name, look in wanted.items()})
+        found.means = {
+            name: look.observer for name, look in self._means.items() if isinstance(look.observer, ChannelMean)
+        }
+        found.parts = [Part(self._total, "data")]
+        return found
+
+    @property
+    def outputs(self) -> list[dict[str, Array]]:
+        """The float outputs of the model, for every feed of a sketch."""
+        kept = {name: each.arrays for name, each in self._outputs.items()}
+        return [dict(zip(kept, arrays, strict=True)) for arrays in zip(*kept.values(), strict=True)]
+
+    def roundings(self, few: Iterable[Feed] | None = None) -> dict[str, LayerRounding]:
+        """How to round weights by what was seen. `few` samples run for layers whose sizes show only then."""
+        if self._layers is None:
+            return {}
+        if few is not None:
+            self._layers.observe_open(few)
+        return self._layers.roundings(corrects=self._corrects)
+
+    def _advance(self, looks: Collection[_Look], until: Stage, progress: Progress | None) -> None:
+        new = [look for look in looks if not look.reached]
+        later = [look for look in looks if look.reached == Stage.SKETCH]
+        if until == Stage.SKETCH or (new and later):
+            outputs = [_Look(name, kept) for name, kept in self._outputs.items() if not kept.arrays]
+            self._pass([*new, *outputs], Chosen(self.draft.model, self._samples, self._first), progress)
+            new, later = [], [*new, *later]
+        others = Chosen(self.draft.model, self._samples, self._first, others=True)
+        if until == Stage.ALL:
+            self._pass(new, self._samples, progress)
+            self._pass(later if next(iter(others), None) is not None else [], others, progress)
+        for look in looks:
+            look.reached = max(look.reached, until)
+
+    def _pass(self, looks: Collection[_Look], feeds: Iterable[Feed], progress: Progress | None) -> None:
+        observers = together((look.value, look.observer) for look in looks)
+        if observers:
+            collect(self.draft.model, feeds, observers, progress=progress)
+
+
+def _histogram(look: _Look) -> Histogram:
+    assert isinstance(look.observer, Histogram)
+    return look.observer
