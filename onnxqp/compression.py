@@ -84,6 +84,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         threads,
         run.warn,
         run.advance("search"),
+        typical=not made_up,
     )
     if prune.asked:
         return way.once(prune), record

@@ -60,6 +60,7 @@ class Search:
     threads: int
     warn: Warn
     advance: Callable[[int, int | None], None]
+    typical: bool = True  # samples show what a model will see: what four bits cost, too
     judged: list[Candidate] = field(default_factory=list)
     float_ns: float | None = None  # what the table says of the original
     refusal: str = ""  # why the last step that could not be made could not
@@ -235,7 +236,8 @@ class Search:
         if not self.goal.bounds_accuracy:
             return
         if limit is None:
-            self._packed(self._taken(), None)
+            if self.typical:
+                self._packed(self._taken(), None)
             return
         fit = [each for each in self.judged if each.made is not None and self._may_be_packed(each)]
         fit.sort(key=lambda each: -each.measured.speedup)

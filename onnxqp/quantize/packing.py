@@ -91,7 +91,7 @@ class Packing:
             if packed is None:
                 continue
             unpacking.add(packed)
-            layer = None if packed.stored.layer is None else nodes[packed.stored.layer]
+            layer = nodes.get(packed.stored.layer or "")
             if packed.shift is not None and packed.bias is not None and layer is not None:
                 _shift_bias(layer, packed.bias, packed.shift)
         remove_dead(work)

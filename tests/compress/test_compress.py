@@ -106,6 +106,7 @@ def test_what_cannot_be_met_is_a_missed_gate_and_the_frontier_is_shown(compresse
 def test_made_up_inputs_choose_no_channels(compressed):
     report = compressed(data=DataOptions(samples=8))
     assert report.pruning is None
+    assert report.quantization.weights_packed is None
     assert any("give --data" in warning for warning in report.warnings)
 
 
