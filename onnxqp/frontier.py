@@ -51,8 +51,8 @@ def within_budget(
         if keeps(first.model):
             return first, None
         result = first.within(keeps)
-    integers = [len(first.candidate.decision.integer), *(each.integers for each in result.tried)]
-    speedups = [first.trial.placement.speedup, *(each.speedup for each in result.tried)]
+    integers = [first.candidate.layers, *(each.integers for each in result.tried)]
+    speedups = [first.trial.placement.speedup * _by_recurrences(first), *(each.speedup for each in result.tried)]
     kept = [False, *(each.kept for each in result.tried)]
     taken = max((place for place, good in enumerate(kept) if good), default=0, key=lambda place: integers[place])
     points = [
@@ -62,6 +62,12 @@ def within_budget(
     points[taken] = replace(points[taken], chosen=True)
     run.warn(_summary(len(points), any(kept), integers[0] - integers[taken], integers[0]))
     return result, points
+
+
+def _by_recurrences(first: QuantizeResult) -> float:
+    """What its recurrent layers on integers multiply the speed by."""
+    recurrences = first.trial.material.recurrences
+    return 1.0 if recurrences is None else recurrences.speedup
 
 
 def _point(assessment: Assessment, speedup: float, integers: int) -> FrontierPoint:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxqp.quantize.candidate import Candidate
-from onnxqp.quantize.decide import Decision, predicted_ns
 from onnxqp.quantize.placement import Trial
-from onnxqp.quantize.returning import by_rank, sensitivities, without
+from onnxqp.quantize.returning import by_rank, rebuilt, sensitivities, sensitivities_at_run
 
 REASON = "returned to float to keep the budget"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate on the way: nodes left on integers, the speed-up that the costs predict, the verdict."""
+    """One candidate on the way: layers left on integers, the speed-up that the costs predict, the verdict."""
 
     integers: int
     speedup: float
@@ -35,26 +34,25 @@ def keep(trial: Trial, keeps: Callable[[ir.Model], bool]) -> tuple[Candidate | N
     for more blocks where it holds for fewer; the first candidate, `trial.placement`, is known not to keep it.
     """
     placement, path = trial.placement, list[Tried]()
-    material, costs = trial.material, placement.costs
-    decision = placement.candidate.decision
-    floating = predicted_ns(material.annotation, Decision((), {}), costs)
+    material, costs, first = trial.material, placement.costs, placement.candidate
+    if not first.layers:
+        return None, path
 
-    def attempt(decision: Decision) -> Candidate | None:
-        candidate = material.build(decision)
-        saved = floating - predicted_ns(material.annotation, decision, costs)
-        left = max(placement.float_ns - saved, 0.05 * placement.float_ns)
+    def attempt(names: list[str]) -> Candidate | None:
+        candidate = rebuilt(material, costs, first, names, REASON)
         kept = keeps(candidate.model)
-        path.append(Tried(len(decision.integer), placement.float_ns / left if left else 1.0, kept))
+        path.append(Tried(candidate.layers, trial.speedup(candidate), kept))
         return candidate if kept else None
 
-    if not decision.integer:
-        return None, path
-    blocks = by_rank(sensitivities(material, costs, decision, placement.noise, trial.probe))
+    blocks = sensitivities_at_run(material, costs, first, trial.probe)
+    if first.decision.integer:
+        blocks += sensitivities(material, costs, first.decision, placement.noise, trial.probe)
+    blocks = by_rank(blocks)
     fails, holds, found = 0, len(blocks) + 1, None
     while holds - fails > 1:
         middle = (fails + holds) // 2
         names = [name for block in blocks[:middle] for name in block.nodes]
-        candidate = attempt(without(material, costs, decision, names, REASON))
+        candidate = attempt(names)
         if candidate is None:
             fails = middle
         else:

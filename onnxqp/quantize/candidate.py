@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -24,6 +25,7 @@ from onnxqp.quantize.dynamic import FUSED, make_dynamic, reason_against_dynamic
 from onnxqp.quantize.insert import Inserted, insert
 from onnxqp.quantize.parameters import activation_parameters
 from onnxqp.quantize.planning import make_plan
+from onnxqp.quantize.recurrent import Recurrences
 from onnxqp.quantize.responses import Responses
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.share import share_equal
@@ -32,6 +34,8 @@ from onnxqp.report.records import Quantization
 from onnxqp.runtime import RunningNode
 from onnxqp.specs import Shared
 from onnxqp.targets import Kernel, Target
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Material:
     histograms: Mapping[str, Histogram]
     means: Means
     roundings: Roundings = field(default_factory=dict)
+    recurrences: Recurrences | None = None
 
     def build(self, decision: Decision, *, at_rest: bool = True) -> Candidate:
         """A quantized copy of the model; the model itself stays as it is. `at_rest`: float weights shrink too."""
@@ -58,6 +63,7 @@ class Material:
             plan.values, self.histograms, lambda name, histogram: self._range(name, histogram, alone=name not in shared)
         )
         work = clone(self.model if decision.integer else self.original)
+        recurrent = self._recurrent(work, decision.reasons)
         untouched = self._excluded() | {node.node for node in plan.integer_nodes}
         stored = store_at_rest(work, untouched, self.means, self.roundings) if at_rest else Stored()
         inserted = insert(
@@ -71,33 +77,45 @@ class Material:
         store_halves(work)
         share_equal(work)
         remove_dead(work)
-        return Candidate(work, decision, plan, {name: own.range for name, own in parameters.items()}, inserted, stored)
+        ranges = {name: own.range for name, own in parameters.items()}
+        return Candidate(work, decision, plan, ranges, inserted, stored, recurrent=recurrent)
 
-    def build_dynamic(self) -> Candidate | None:
+    def build_dynamic(self, returned: Mapping[str, str] = _NOTHING) -> Candidate | None:
         """A copy whose products with a constant matrix quantize what they read at every inference; None without any.
+
+        `returned`: nodes that stay in float, and why.
 
         On transformers that is often faster than the static form, which pays for Q and DQ around every
         LayerNormalization, Softmax and GELU.
         """
         chosen = [unit for unit in self.annotation.units if reason_against_dynamic(unit.node) is None]
-        names = {unit.node.name or "" for unit in chosen}
+        names = {unit.node.name or "" for unit in chosen} - set(returned)
         if not names:
             return None
         saturates = any(isinstance(unit.kernel, Kernel) and unit.kernel.saturates for unit in chosen)
         work = clone(self.original)
+        recurrent = self._recurrent(work, returned)
         stored = store_at_rest(work, self._excluded() | names, self.means, self.roundings)
         make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
         store_halves(work)
         share_equal(work)
         remove_dead(work)
         others = (unit.node.name or "" for unit in self.annotation.units)
-        decision = Decision((), dict.fromkeys(others, "only products pay here, quantized at every inference"))
+        reasons = dict.fromkeys(others, "only products pay here, quantized at every inference") | dict(returned)
+        decision = Decision((), reasons)
         plan = self.plan(decision)
         nodes = (
             replace(node, integer=True, reason=None, fused=FUSED) if node.node in names else node for node in plan.nodes
         )
         plan = replace(plan, nodes=tuple(nodes))
-        return Candidate(work, decision, plan, stored=stored, dynamic=frozenset(names))
+        return Candidate(work, decision, plan, stored=stored, dynamic=frozenset(names), recurrent=recurrent)
+
+    def _recurrent(self, work: ir.Model, returned: Mapping[str, str]) -> frozenset[str]:
+        """The recurrent layers left on integers, once those that are `returned` have their float weights again."""
+        names = frozenset() if self.recurrences is None else frozenset(self.recurrences.names)
+        if self.recurrences is not None and names & set(returned):
+            self.recurrences.to_float(work, names & set(returned))
+        return names - set(returned)
 
     def plan(self, decision: Decision) -> QuantizationPlan:
         """What would be inserted."""
@@ -137,12 +155,18 @@ class Candidate:
     inserted: Inserted = field(default_factory=Inserted)
     stored: Stored = field(default_factory=Stored)
     dynamic: frozenset[str] = frozenset()  # products that quantize their input at run
+    recurrent: frozenset[str] = frozenset()  # recurrent layers that do
     packed: int = 0  # weights in four bits (`packing`)
 
     @property
     def integers(self) -> int:
         """How many nodes compute on integers."""
         return len(self.decision.integer) + len(self.dynamic)
+
+    @property
+    def layers(self) -> int:
+        """The same, with the recurrent layers that do."""
+        return self.integers + len(self.recurrent)
 
     @property
     def changed(self) -> bool:

@@ -55,7 +55,7 @@ def everything(annotation: Annotation, costs: Costs) -> Decision:
 def restricted(annotation: Annotation, decision: Decision, costs: Costs, returned: Mapping[str, str]) -> Decision:
     """The same decision with some nodes back in float, by name and why, and what only followed them; nothing else."""
     decider = _Decider(annotation, costs, returned)
-    decider.reasons.update(decision.reasons)
+    decider.reasons.update({**decision.reasons, **returned})
     allowed = decider.allowed(set(decision.integer))
     kept = decider.useful(list(allowed))
     return Decision(tuple(unit for unit in annotation.units if unit in kept), decider.reasons)

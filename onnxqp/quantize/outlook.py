@@ -14,13 +14,18 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.evaluate.latency import Effort, Seconds, measure, ratio_interval
+from onnxqp.graph import iterate
+from onnxqp.model import clone
+from onnxqp.options import QuantizeOptions
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, carried, decide, everything, predicted_ns
 from onnxqp.quantize.dynamic import reason_against_dynamic
 from onnxqp.quantize.profile import measure_costs
-from onnxqp.quantize.quality import Probe
+from onnxqp.quantize.quality import Probe, decibels
+from onnxqp.quantize.recurrent import Recurrences, has_integer_kernel, quantize_recurrences
 from onnxqp.runtime import Session
+from onnxqp.targets import Kernel, Target
 
 TIMED_FEEDS = 4  # different inputs for the clock: speed that depends on the data shows
 RACE = Effort(warmup_runs=1, warmup_seconds=0.02, min_runs=7, min_seconds=0.1, floor_runs=4, max_seconds=2.0)
@@ -126,6 +131,21 @@ def _many_products(material: Material, costs: Costs) -> bool:
     spent = {unit: costs.of(unit)[0] for unit in material.annotation.units}
     products = sum(time for unit, time in spent.items() if reason_against_dynamic(unit.node) is None)
     return products > PRODUCTS * sum(spent.values())
+
+
+def with_integer_recurrences(
+    model: ir.Model, target: Target, options: QuantizeOptions, probe: Probe, *, threads: int
+) -> tuple[ir.Model, Recurrences | None]:
+    """A copy whose recurrent layers compute on integers, where that is faster here and as exact; else the model."""
+    names = [node.name or "" for node in iterate(model) if has_integer_kernel(node, options)]
+    if not names:
+        return model, None
+    saturates = any(isinstance(each, Kernel) and each.saturates for each in target.kernels.values())
+    work = clone(model)
+    quantize_recurrences(work, names, per_tensor=options.per_tensor, saturates=saturates)
+    seconds, (speedup,) = race_models([model, work], probe, threads)
+    exact = speedup >= 1 + LEAST_GAIN and decibels(probe.noise_of(work)) >= probe.enough_db
+    return (work, Recurrences(model, tuple(names), speedup, seconds * 1e9)) if exact else (model, None)
 
 
 # ---- the race ------------------------------------------------------------------------------------------------------

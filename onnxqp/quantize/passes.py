@@ -31,12 +31,11 @@ from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import decide
 from onnxqp.quantize.draft import checked, observable, rewritten
-from onnxqp.quantize.outlook import Outlook, look_ahead
+from onnxqp.quantize.outlook import Outlook, look_ahead, with_integer_recurrences
 from onnxqp.quantize.placement import Placement, Trial, place, place_by_table, place_float
 from onnxqp.quantize.planning import make_plan
 from onnxqp.quantize.preparation import FEW, Preparation, evenly, in_equal_scales
 from onnxqp.quantize.quality import Probe
-from onnxqp.quantize.recurrent import with_integer_recurrences
 from onnxqp.report.records import Quantization
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
@@ -146,8 +145,8 @@ def quantize_model(
         placement = place_by_table(made.material, make.draft.costs, probe, search=few_units)
     else:
         probe = Probe(model, evenly(few, PROBE_FEEDS), measured)
-        model = with_integer_recurrences(model, table, options, probe, threads=threads)
-        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
+        model, recurrences = with_integer_recurrences(model, table, options, probe, threads=threads)
+        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress, recurrences)
         sketch = make.sketch()
         probe.know(make.outputs)
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)

@@ -52,6 +52,21 @@ class Trial:
     probe: Probe
     placement: Placement
 
+    def speedup(self, candidate: Candidate) -> float:
+        """How many times as fast as float a variant of the placed candidate is, by the costs."""
+        whole, first = self.placement.float_ns, self.placement.candidate
+        if first.dynamic:
+            share = len(candidate.dynamic) / len(first.dynamic)
+            gain = 1 / (1 - share * (1 - 1 / max(self.placement.speedup, 1.0)))
+        else:
+            annotation, costs = self.material.annotation, self.placement.costs
+            saved = predicted_ns(annotation, Decision((), {}), costs) - predicted_ns(
+                annotation, candidate.decision, costs
+            )
+            gain = whole / max(whole - saved, 0.05 * whole) if whole else 1.0
+        recurrences = self.material.recurrences
+        return gain * (recurrences.speedup if recurrences is not None and candidate.recurrent else 1.0)
+
 
 def place_by_table(material: Material, table: Costs, probe: Probe, *, search: bool = True) -> Placement:
     """Choose for another machine, or for a model too large to try out. What the user named is never in question.

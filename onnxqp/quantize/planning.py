@@ -152,7 +152,7 @@ def _nodes(annotation: Annotation, decision: Decision) -> Iterable[PlannedNode]:
         quantizable = name in annotation.quantizable
         if name in units:
             yield PlannedNode(name, op_type, quantizable, integer=True, fused=units[name].kernel.fused)
-        elif name in annotation.at_run:
+        elif name in annotation.at_run and name not in decision.reasons:
             yield PlannedNode(name, op_type, quantizable, integer=True, fused=(op_type.rpartition(".")[2],))
         elif name not in absorbed:
             reason = reasons.get(name, "the node before it stays in float")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import copy
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -17,6 +18,7 @@ from onnxqp.quantize.draft import Draft, observable, observed, unrounded
 from onnxqp.quantize.equalize import SAMPLES as EQUALIZED_BY
 from onnxqp.quantize.equalize import Exponents, equalized, scale
 from onnxqp.quantize.layer_inputs import layer_roundings
+from onnxqp.quantize.recurrent import Recurrences
 from onnxqp.quantize.survey import Stage, Survey
 from onnxqp.specs import Array, Feed
 from onnxqp.targets import Target
@@ -40,6 +42,7 @@ class Preparation:
         statistics: Statistics | None = None,
         typical: bool = True,
         progress: Progress | None = None,
+        recurrences: Recurrences | None = None,
     ) -> None:
         self._model = model
         self._table = table
@@ -49,6 +52,7 @@ class Preparation:
         self._statistics = statistics
         self._typical = typical
         self._progress = progress
+        self._recurrences = recurrences
         self._made: Calibrated | None = None
         self._draft: Draft | None = None
         self._survey: Survey | None = None
@@ -77,7 +81,7 @@ class Preparation:
         statistics.require_values(observed(annotation), unrounded(annotation, rounded) if corrects else ())
         made = calibrated(self.draft, self._options, statistics, rounded)
         made.statistics.scales = self._scales
-        return made
+        return self._with_recurrences(made)
 
     def sketch(self) -> Material:
         """What tells how fast integers would be, and about how accurate: calibrated on a few samples, unless all of it
@@ -120,7 +124,10 @@ class Preparation:
         statistics = survey.see(Stage.ALL, observed(self.draft.annotation, units), self._progress)
         made = calibrated(self.draft, self._options, statistics, survey.roundings(self._few), units=units)
         made.statistics.scales = self._scales if units is None or units else None
-        return made
+        return self._with_recurrences(made)
+
+    def _with_recurrences(self, made: Calibrated) -> Calibrated:
+        return replace(made, material=replace(made.material, recurrences=self._recurrences))
 
     def _sketched(self) -> Survey:
         """Of all samples where they are few, else of a few."""

@@ -8,40 +8,43 @@ depends on nothing else in the model: the clock is asked first of all, and the r
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.graph import add_initializer, constant, is_constant, iterate, op_name
-from onnxqp.model import clone
+from onnxqp.graph import add_initializer, constant, is_constant, iterate, op_name, renew_names
 from onnxqp.normalize.cleanup import remove_dead
 from onnxqp.ops import rule_for
 from onnxqp.options import QuantizeOptions
-from onnxqp.quantize.outlook import LEAST_GAIN, race_models
-from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.weights import quantize_weight
 from onnxqp.specs import AtRun
-from onnxqp.targets import Kernel, Target
 
 _OPERANDS = 8  # inputs of a recurrent layer; what the integer one has beside them follows
 _DOMAIN = "com.microsoft"
 
 
-def with_integer_recurrences(
-    model: ir.Model, target: Target, options: QuantizeOptions, probe: Probe, *, threads: int
-) -> ir.Model:
-    """A copy whose recurrent layers compute on integers, where that is faster here and as exact; else the model."""
-    names = [node.name or "" for node in iterate(model) if _has_kernel(node, options)]
-    if not names:
-        return model
-    saturates = any(isinstance(each, Kernel) and each.saturates for each in target.kernels.values())
-    work = clone(model)
-    quantize_recurrences(work, names, per_tensor=options.per_tensor, saturates=saturates)
-    _, (speedup,) = race_models([model, work], probe, threads)
-    exact = speedup >= 1 + LEAST_GAIN and decibels(probe.noise_of(work)) >= probe.enough_db
-    return work if exact else model
+@dataclass(frozen=True)
+class Recurrences:
+    """The layers of a model that compute on integers, by name; `original` is the model with all of them in float.
+
+    `speedup`: how many times as fast they make it; `float_ns`: what one inference of the original takes.
+    """
+
+    original: ir.Model
+    names: tuple[str, ...]
+    speedup: float
+    float_ns: float
+
+    def to_float(self, model: ir.Model, names: Collection[str]) -> None:
+        """Give those of the layers that are named their float weights back, in place, in a model made of this one."""
+        origins = {node.name: node for node in iterate(self.original) if node.name in self.names}
+        renew_names(model)
+        for node in [node for node in iterate(model) if node.name in origins and node.name in names]:
+            _restore(node, origins[node.name or ""])
+        remove_dead(model)
 
 
 def quantize_recurrences(model: ir.Model, names: Collection[str], *, per_tensor: bool, saturates: bool) -> None:
@@ -52,7 +55,8 @@ def quantize_recurrences(model: ir.Model, names: Collection[str], *, per_tensor:
     remove_dead(model)
 
 
-def _has_kernel(node: ir.Node, options: QuantizeOptions) -> bool:
+def has_integer_kernel(node: ir.Node, options: QuantizeOptions) -> bool:
+    """Whether a node is a recurrent layer that can compute on integers, and may."""
     role = rule_for(node).quantization(node)
     if not isinstance(role, AtRun) or role.becomes is None:
         return False
@@ -89,3 +93,17 @@ def _rewrite(node: ir.Node, per_tensor: bool, saturates: bool) -> None:
             node.replace_input_with(at, add_initializer(graph, f"{value.name}_{word}", content))
     node.attributes.pop("layout", None)  # 0, or it would have no integer kernel
     node.op_type, node.domain = role.becomes, _DOMAIN
+
+
+def _restore(node: ir.Node, origin: ir.Node) -> None:
+    """The float operator with its weights again; what else it reads stays."""
+    role, graph = rule_for(origin).quantization(origin), node.graph
+    if not isinstance(role, AtRun) or graph is None:
+        raise ValueError(f"{origin.name} is no recurrent layer")
+    node.op_type, node.domain = origin.op_type, origin.domain
+    node.resize_inputs(len(origin.inputs))
+    for index in role.weights:
+        value, array = origin.inputs[index], constant(origin.inputs[index])
+        if value is None or array is None:
+            raise ValueError(f"{origin.name} has a computed weight")
+        node.replace_input_with(index, add_initializer(graph, value.name or "weight", array))

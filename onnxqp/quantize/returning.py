@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from onnxqp.quantize.annotate import Unit
-from onnxqp.quantize.candidate import Material
+from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, predicted_ns, restricted
 from onnxqp.quantize.quality import Probe
@@ -71,6 +71,35 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
         else:
             blocks.append(block(units, own))
     return blocks
+
+
+def sensitivities_at_run(material: Material, costs: Costs, candidate: Candidate, probe: Probe) -> list[Block]:
+    """Blocks of the layers that quantize what they read at every inference: products in runs, recurrent ones together.
+
+    The noise of products is shared out by the time that they take: trying each block costs more than it would tell.
+    """
+    blocks: list[Block] = []
+    products = [unit for unit in material.annotation.units if unit.node.name in candidate.dynamic]
+    noise = probe.noise_of(candidate.model) if products else 0.0
+    total = max(sum(costs.of(unit)[0] for unit in products), 1.0)
+    for units in _cut(products, BLOCKS):
+        spent = sum(costs.of(unit)[0] for unit in units)
+        blocks.append(Block(tuple(_names(units)), noise * spent / total, spent))
+    recurrences = material.recurrences
+    if recurrences is not None and candidate.recurrent:
+        saved = recurrences.float_ns * (1 - 1 / recurrences.speedup)
+        whole = probe.noise_of(material.build(candidate.decision, at_rest=False).model)
+        rest = without(material, costs, candidate.decision, recurrences.names)
+        alone = max(whole - probe.noise_of(material.build(rest, at_rest=False).model), 0.0)
+        blocks.append(Block(tuple(recurrences.names), alone, saved))
+    return blocks
+
+
+def rebuilt(material: Material, costs: Costs, candidate: Candidate, nodes: Iterable[str], reason: str) -> Candidate:
+    """The candidate again with the nodes of these names in float."""
+    returned = dict.fromkeys(nodes, reason)
+    dynamic = material.build_dynamic(returned) if candidate.dynamic else None
+    return dynamic or material.build(restricted(material.annotation, candidate.decision, costs, returned))
 
 
 def by_rank(blocks: Iterable[Block]) -> list[Block]:

@@ -12,6 +12,8 @@ from onnxqp.quantize import outlook, preparation, quantize_model
 from onnxqp.quantize.budget import REASON, keep
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, decide, everything, predicted_ns
+from onnxqp.quantize.passes import prepared
+from onnxqp.quantize.placement import Placement, Trial
 from onnxqp.quantize.profile import measure_costs
 from onnxqp.quantize.quality import ENOUGH_DB, ENOUGH_FOR_IMAGES_DB, Probe, decibels
 from onnxqp.quantize.returning import by_rank, sensitivities, without
@@ -288,6 +290,28 @@ def test_a_budget_that_nothing_keeps_finds_nothing(trial):
     assert path
     assert not any(each.kept for each in path)
     assert path[-1].integers == 0
+
+
+def test_products_that_quantize_at_run_return_to_float_too():
+    graph = Graph((1, 64, 64))
+    x = graph.name
+    for _ in range(4):
+        x = graph.op("Tanh", graph.op("MatMul", x, graph.matrix(64, 64)))
+    model = graph.model(x)
+    material, costs = prepared(model, graph.samples(), QuantizeOptions(target="x64-vnni"), few=graph.samples())
+    probe, first = Probe(model, graph.samples()), material.build_dynamic()
+    trial = Trial(material, probe, Placement(first, costs, 1.6, probe.noise_of(first.model), 1e6))
+    assert (first.layers, trial.speedup(first)) == (4, pytest.approx(1.6))
+
+    def on_integers(model):
+        return sum(node.op_type == "MatMulInteger" for node in model.graph)
+
+    found, _ = keep(trial, lambda model: on_integers(model) <= 2)
+    assert on_integers(found.model) == found.layers == 2
+    assert 1 < trial.speedup(found) < 1.6
+    assert sum(node.reason == REASON for node in found.plan.nodes) == 2
+    assert keep(trial, lambda model: on_integers(model) == 0)[0].layers == 0
+    assert keep(trial, lambda model: False)[0] is None
 
 
 # ---- what is calibrated

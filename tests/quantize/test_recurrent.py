@@ -9,6 +9,7 @@ import pytest
 
 from onnxqp.model import clone
 from onnxqp.options import QuantizeOptions, Selection
+from onnxqp.quantize.budget import REASON
 from onnxqp.quantize.candidate import Candidate
 from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.weights import worst_pair
@@ -16,6 +17,7 @@ from onnxqp.runtime import all_nodes, optimized_graph
 from onnxqp.targets import resolve
 
 recurrent = importlib.import_module("onnxqp.quantize.recurrent")
+outlook = importlib.import_module("onnxqp.quantize.outlook")
 passes = importlib.import_module("onnxqp.quantize.passes")
 
 HIDDEN, WIDTH, STEPS = 32, 24, 5
@@ -123,10 +125,11 @@ def test_a_layout_of_its_own_has_no_kernel():
 
 
 def with_clock(monkeypatch, model, speedup, options=None):
-    monkeypatch.setattr(recurrent, "race_models", lambda models, probe, threads: (1.0, [speedup]))
-    return recurrent.with_integer_recurrences(
+    monkeypatch.setattr(outlook, "race_models", lambda models, probe, threads: (1.0, [speedup]))
+    found, _ = outlook.with_integer_recurrences(
         model, resolve("x64-vnni"), options or QuantizeOptions(), Probe(model, feeds()), threads=1
     )
+    return found
 
 
 def test_taken_only_where_it_is_faster_as_exact_and_not_excluded(monkeypatch):
@@ -141,7 +144,7 @@ def test_taken_only_where_it_is_faster_as_exact_and_not_excluded(monkeypatch):
 
 @pytest.mark.parametrize("speedup", [1.3, 0.9])
 def test_the_report_counts_the_layer_or_says_why_not(monkeypatch, speedup):
-    monkeypatch.setattr(recurrent, "race_models", lambda models, probe, threads: (1.0, [speedup]))
+    monkeypatch.setattr(outlook, "race_models", lambda models, probe, threads: (1.0, [speedup]))
     result = passes.quantize_model(lstm(), feeds(), QuantizeOptions())
     record = result.quantization
     assert isinstance(result.candidate, Candidate)
@@ -154,3 +157,27 @@ def test_the_report_counts_the_layer_or_says_why_not(monkeypatch, speedup):
         assert record.weights_at_rest == 2
         assert [(note.node, note.op_type) for note in record.left_float] == [("lstm", "LSTM")]
         assert "--target auto" in record.left_float[0].reason
+
+
+@pytest.mark.parametrize("body", [False, True])
+def test_a_budget_gives_the_layer_its_float_weights_back(monkeypatch, body):
+    monkeypatch.setattr(outlook, "race_models", lambda models, probe, threads: (1.0, [1.3]))
+    model = lstm(body=body)
+    result = passes.quantize_model(model, feeds(body=body), QuantizeOptions())
+    assert "DynamicQuantizeLSTM" in kernels(result.model)
+    found = result.within(lambda each: "DynamicQuantizeLSTM" not in kernels(each))
+    assert [(each.integers, each.kept, each.speedup) for each in found.tried] == [(0, True, 1.0)]
+    assert "LSTM" in kernels(found.model)
+    assert quality(model, found.model, body=body) > quality(model, result.model, body=body)
+    assert found.quantization.nodes_quantized == 0
+    assert found.quantization.weights_at_rest == 2
+    assert [note.reason for note in found.quantization.left_float if note.node == "lstm"] == [REASON]
+    assert "DynamicQuantizeLSTM" in kernels(result.model)  # the first candidate is as it was
+
+
+def test_a_budget_that_nothing_keeps_leaves_the_layer_on_integers(monkeypatch):
+    monkeypatch.setattr(outlook, "race_models", lambda models, probe, threads: (1.0, [1.3]))
+    result = passes.quantize_model(lstm(), feeds(), QuantizeOptions())
+    found = result.within(lambda each: False)
+    assert kernels(found.model) == ["DynamicQuantizeLSTM"]
+    assert [each.kept for each in found.tried] == [False]
