@@ -66,8 +66,12 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         job.measured,
         run.advance("prune"),
     )
-    held = HeldBack(job.normal, Feeds(choosing, data.batch_size), job.measure.output_name, threads, job.measured)
+    held = HeldBack(
+        job.normal, Feeds(choosing, data.batch_size), job.measure.output_name, threads, measured=job.measured
+    )
     few = Feeds(spread(making, FEW))
+    asked = job.gates.max_drop is not None or job.gates.min_agreement is not None
+    held.classes = inputs.labelled or asked or held.holds_classes()
     classes = held.closeness(held.session).agreement is not None
     enough = Probe(job.normal, list(Feeds(spread(choosing, _PROBED)))).enough_db
     goal = goal_of(job.gates, classes=classes, labelled=inputs.labelled, enough_db=enough)

@@ -13,7 +13,7 @@ from onnxqp.data import SampleSet
 from onnxqp.evaluate.fidelity import FidelityMeter, declared_shapes
 from onnxqp.evaluate.latency import Effort, measure
 from onnxqp.evaluate.runnable import samples_in
-from onnxqp.evaluate.scores import Doubles, class_output, class_scores
+from onnxqp.evaluate.scores import Doubles, are_directions, class_output, class_scores
 from onnxqp.measurements import Measurements
 from onnxqp.runtime import Session
 from onnxqp.specs import Array, Feed
@@ -48,6 +48,7 @@ class HeldBack:
     feeds: Iterable[Feed]  # may be iterated over and over
     output_name: str | None = None
     threads: int = 1
+    classes: bool = True  # whether the largest number of the judged output is a prediction, if its shape allows that
     measured: Measurements = field(default_factory=Measurements)
     _session: Session | None = None
     _known: list[Mapping[str, Array]] = field(default_factory=list)
@@ -60,6 +61,16 @@ class HeldBack:
             self._session = Session(self.original, threads=self.threads)
         return self._session
 
+    def holds_classes(self) -> bool:
+        """Whether the original's output looks like class scores, on all samples: no embeddings, unless it was named."""
+        named = self.output_name is not None
+        for feed, ours in self._references():
+            output = ours[class_output(ours, self.output_name)]
+            scores = class_scores(output, samples_in(feed), certain=named)
+            if scores is None or (not named and are_directions(scores)):
+                return False
+        return True
+
     def closeness(self, candidate: Session) -> Closeness:
         """Run a candidate on all samples."""
         meter = FidelityMeter(self.output_name, declared=declared_shapes(self.session))
@@ -71,7 +82,7 @@ class HeldBack:
             seen += samples_in(feed)
         found = meter.result()
         noise = 0.0 if found.sqnr_db is None else 10 ** (-found.sqnr_db / 10)
-        if found.top1_agreement is None:
+        if found.top1_agreement is None or not self.classes:
             return Closeness(seen, None, None, noise)
         points = 100 * np.concatenate(lost)
         return Closeness(

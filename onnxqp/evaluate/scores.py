@@ -52,6 +52,11 @@ def class_scores(output: object, samples: int, *, certain: bool) -> Doubles | No
     return array.reshape(samples, -1).astype(np.float64)
 
 
+def are_directions(scores: Doubles) -> bool:
+    """Whether rows are embeddings scaled to length 1, whose largest number is no class."""
+    return bool((scores < 0).any() and np.allclose(np.linalg.norm(scores, axis=1), 1, atol=1e-3))
+
+
 def may_hold_classes(outputs: Sequence[InputSpec], output_name: str | None) -> bool | None:
     """The same question asked of the declared outputs, before anything runs. None: the shape does not say."""
     by_name = {spec.name: spec for spec in outputs}

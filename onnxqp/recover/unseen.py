@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.evaluate.scores import Doubles, class_scores, predictions
+from onnxqp.evaluate.scores import are_directions, class_scores, predictions
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
@@ -23,16 +23,11 @@ def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:
         first = next(iter(outputs.values()))
         rows = len(first) if isinstance(first, np.ndarray) and first.ndim else 0
         scores = class_scores(first, rows, certain=False)
-        if scores is None or _are_directions(scores):
+        if scores is None or are_directions(scores):
             return 1.0
         known = scores.shape[1]
         seen.update(predictions(scores).tolist())
     return known / len(seen) if seen else 1.0
-
-
-def _are_directions(rows: Doubles) -> bool:
-    """Whether rows are embeddings scaled to length 1, whose largest number is no class."""
-    return bool((rows < 0).any() and np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3))
 
 
 def protection(rarity: float, depth: float) -> float:

@@ -53,6 +53,19 @@ def test_the_original_is_as_close_as_can_be_however_often_it_is_asked():
         assert (found.agreement, found.drop, found.noise) == (100.0, 0.0, 0.0)
 
 
+def test_embeddings_of_length_one_predict_no_class():
+    weight = np.array([[0.6, -0.8], [0.8, 0.6]])
+    unit = [{"x": np.array([row], np.float32)} for row in [(1, 0), (0, 1), (0.6, 0.8)]]
+    held = HeldBack(linear(weight), unit)
+    assert not held.holds_classes()
+    assert HeldBack(linear(weight), unit, "s").holds_classes()  # named, it is believed
+    assert HeldBack(linear(weight), FEEDS).holds_classes()
+    held.classes = False
+    found = held.closeness(Session(linear(-weight)))
+    assert (found.agreement, found.drop) == (None, None)
+    assert found.noise > 1
+
+
 def samples(count):
     feeds = [{"x": np.full((1, 2), n, np.float32)} for n in range(count)]
     spec = InputSpec("x", np.dtype(np.float32), (1, 2))
