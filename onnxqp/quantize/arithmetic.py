@@ -18,7 +18,6 @@ MIN_BITS, MAX_BITS = 4, 16
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)  # a denormal scale would lose digits, or read as zero
 MANY_SCALES = 64  # from so many on they are stored in half precision...
 HALF_MAX = 60000.0  # ...which does not go beyond
-HALF_GROWTH = 1.002  # by which rounding up to it may make a scale larger
 BIAS_LIMIT = 2**30  # leaves the int32 accumulator as much room for the products as for the bias
 
 Floats = npt.NDArray[np.float32]
@@ -144,13 +143,6 @@ def in_half(scale: Floats) -> Floats:
     with np.errstate(over="ignore"):
         halves = scale.astype(np.float16)
     return np.where(halves < scale, np.nextafter(halves, np.float16(np.inf)), halves).astype(np.float32)
-
-
-def half_wanted(scale: Floats) -> bool:
-    """Whether scales are many, and half precision makes none of them much larger."""
-    if scale.size < MANY_SCALES or float(scale.max()) >= HALF_MAX:
-        return False
-    return bool((in_half(scale) <= scale * np.float32(HALF_GROWTH)).all())
 
 
 def quantize_bias(bias: Floats, x_scale: npt.ArrayLike, weight_scale: npt.ArrayLike) -> npt.NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 Everything is named for the value it quantizes, and in the order of the plan: the same plan gives the same file. Of x,
 x_q are the integers, x_dq what they stand for, x_s and x_zp scale and zero point, and x_b is a bias that was corrected.
-Scales and biases that half precision can say are stored so, as x_h: onnxruntime folds the Cast behind them when it
+Biases that half precision can say are stored so, as x_h: onnxruntime folds the Cast behind them when it
 opens the model.
 """
 
@@ -20,14 +20,11 @@ from onnxqp.graph import add_initializer, constant, renew_names, unique_name
 from onnxqp.ops import rule_for
 from onnxqp.plan import PlannedConstant, PlannedMove, PlannedWeight, QuantizationPlan
 from onnxqp.quantize.arithmetic import (
-    HALF_GROWTH,
     HALF_MAX,
     MANY_SCALES,
     Floats,
     Integers,
     dequantize_linear,
-    half_wanted,
-    in_half,
     integer_limits,
     quantize_bias,
     quantize_linear,
@@ -241,7 +238,7 @@ class _Inserter:
         quantized = quantize_weight(weight, axis, summed=planned.summed, safe=planned.saturates, at_least=need)
         if planned.node in self.roundings:
             quantized = self._by_output(planned, weight, quantized, axis)
-        self.done.scales_raised += int((quantized.scale <= need * HALF_GROWTH).sum()) if bias is not None else 0
+        self.done.scales_raised += int((quantized.scale <= need * 1.000001).sum()) if bias is not None else 0
         self.done.weights_made_safe += quantized.made_safe
         node.replace_input_with(planned.index, self._rebuilt(value, quantized, axis, planned))
         if planned.bias_index is not None:
@@ -350,10 +347,8 @@ class _Inserter:
         `zeros`: without a zero point it gets one all the same.
         """
         name = self.labels.short(name)
-        half = half_wanted(scale) and np.array_equal(in_half(scale), scale)
         integer = add_initializer(self.graph, f"{name}_q", integers)
-        step = self._half(scale, f"{name}_s") if half else add_initializer(self.graph, f"{name}_s", scale)
-        operands = [integer, step]
+        operands = [integer, add_initializer(self.graph, f"{name}_s", scale)]
         if zero_point is not None:
             operands.append(add_initializer(self.graph, f"{name}_zp", zero_point))
         elif zeros:

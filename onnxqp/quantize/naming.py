@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnxqp.graph import renew_names, unique_name
 
-LONG_NAME = 24  # characters; longer ones are numbered in the names of what is inserted
+LONG_NAME = 18  # characters; longer ones are numbered in the names of what is inserted
 LIGHT = 0.01  # of the bytes of all weights: names that together weigh less stay
 
 

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.quantize.arithmetic import Floats, half_wanted, in_half, quantize_linear, range_parameters
+from onnxqp.quantize.arithmetic import Floats, quantize_linear, range_parameters
 
 PAIR_LIMIT = 128  # largest magnitude of the sum of two neighbours
 WORST_GROWTH = 127 / 64  # at this multiple of the min-max scale no weight exceeds 64, so every pair is safe
@@ -44,17 +44,14 @@ def quantize_weight(
 
     `summed` are the axes that the kernel sums over, slowest first; `safe` keeps its 16-bit sums exact by growing
     scales (never by clipping, which costs far more). `at_least`: scales below are raised, a scalar or one per channel.
-    Many scales are such as half precision knows, for the file to hold them so.
     """
     magnitude = np.abs(weight).max(axis=_others(weight, axis), initial=0.0)
     magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0))  # a zero channel takes a usual scale
     scale, _ = range_parameters(-magnitude, magnitude, signed=True, symmetric=True)
     scale = np.maximum(scale, np.asarray(at_least, np.float32))
-    half = half_wanted(scale)
-    scale = in_half(scale) if half else scale
     made_safe = 0
     if safe and summed:
-        scale, made_safe = _safe_scales(weight, scale, axis, summed, half=half)
+        scale, made_safe = _safe_scales(weight, scale, axis, summed)
     values = quantize_linear(weight, scale, bits=8, signed=True, axis=axis)
     return IntegerWeight(cast("npt.NDArray[np.int8]", values), scale, made_safe)
 
@@ -65,9 +62,7 @@ def worst_pair(values: npt.NDArray[np.int8], summed: Sequence[int]) -> int:
     return int(np.abs(_pair_sums(rows)).max(initial=0))
 
 
-def _safe_scales(
-    weight: Floats, scale: Floats, axis: int | None, summed: Sequence[int], *, half: bool
-) -> tuple[Floats, int]:
+def _safe_scales(weight: Floats, scale: Floats, axis: int | None, summed: Sequence[int]) -> tuple[Floats, int]:
     """For every channel the scale, from the given one up, of least squared error among those that are safe."""
     rows = _in_kernel_order(weight, axis, summed)  # [channels, other rows, sum]
     scales = np.broadcast_to(scale, (rows.shape[0],)).astype(np.float32)
@@ -77,7 +72,6 @@ def _safe_scales(
         # rounding moves a sum by at most 1, so nothing below this can be safe
         lowest = max(start, float(np.abs(_pair_sums(row)).max()) / (PAIR_LIMIT + 1))
         candidates = (lowest + (start * WORST_GROWTH - lowest) * np.linspace(0, 1, CANDIDATES) ** 2).astype(np.float32)
-        candidates = in_half(candidates) if half else candidates
         tried = np.repeat(row, candidates.size, axis=0)
         error = np.where(_is_safe(tried, candidates), _squared_error(tried, candidates), np.inf)
         scales[channel] = candidates[int(np.argmin(error))]

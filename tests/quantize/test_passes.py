@@ -15,7 +15,6 @@ from onnxqp.options import QuantizeOptions, Selection
 from onnxqp.quantize import plan_quantization, quantize_model
 from onnxqp.quantize.conditions import broken_condition
 from onnxqp.quantize.verify import unfused_nodes
-from onnxqp.quantize.weights import quantize_weight
 
 VNNI = QuantizeOptions(target="x64-vnni")
 
@@ -267,7 +266,7 @@ def test_a_bias_that_the_runtime_rounds_itself_stays_float_and_its_node_fuses():
         assert (result.quantization.bias_corrected > 0) == correction
 
 
-def test_wide_layers_store_scales_and_biases_in_half_precision_and_no_zeros_and_still_fuse():
+def test_wide_layers_store_biases_in_half_precision_and_no_zeros_and_still_fuse():
     graph = Graph((1, 16, 8, 8))
     x = graph.conv_relu(graph.conv_relu(graph.name, 16, 96), 96, 96, kernel=1)
     x = graph.op("Flatten", graph.op("GlobalAveragePool", x))
@@ -276,8 +275,9 @@ def test_wide_layers_store_scales_and_biases_in_half_precision_and_no_zeros_and_
     steps = {use.node.op_type: node for node in result.model.graph for use in node.outputs[0].uses() if is_weight(node)}
     assert len(steps["Conv"].inputs) == 2
     assert constant(steps["Gemm"].inputs[2]).shape == (80,)  # its kernel wants a zero point for every scale
+    assert all(constant(node.inputs[1]) is not None for node in steps.values())  # as every reader of the format expects
     halves = [node.inputs[0] for node in result.model.graph if node.op_type == "Cast"]
-    assert sorted(constant(value).shape for value in halves) == [(80,), *[(96,)] * 4]
+    assert sorted(constant(value).shape for value in halves) == [(96,), (96,)]
     assert {value.dtype for value in halves} == {ir.DataType.FLOAT16}
     assert kernels(result.model).count("QLinearConv") == 2
     assert result.quantization.unfused == []
@@ -287,13 +287,6 @@ def test_wide_layers_store_scales_and_biases_in_half_precision_and_no_zeros_and_
 
 def is_weight(node):
     return node.op_type == "DequantizeLinear" and node.inputs[0].dtype == ir.DataType.INT8
-
-
-@pytest.mark.parametrize(("factor", "half"), [(1.0, True), (1e-4, False)])
-def test_scales_that_half_precision_would_spoil_stay_whole(factor, half):
-    weight = np.random.default_rng(0).normal(0, 0.02 * factor, (64, 8, 3, 3)).astype(np.float32)
-    scale = quantize_weight(weight, 0, summed=(2, 3, 1), safe=True).scale
-    assert np.array_equal(scale, scale.astype(np.float16)) == half
 
 
 def test_a_bias_that_half_precision_would_move_stays_whole():
