@@ -45,13 +45,13 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def compressed(place, tmp_path):
-    def run(gates=None, *, how=None, data=None, **write):
+    def run(gates=None, *, how=None, data=None, validate=False, **write):
         return onnxqp.compress(
             place / "net.onnx",
             options=how or options(),
             data=data or DataOptions(str(place / "calib.npz"), samples=128),
             gates=gates,
-            measure=MeasureOptions(validate=False),
+            measure=MeasureOptions(validate=validate),
             write=WriteOptions(output=str(tmp_path / "out.onnx"), **write),
         ).report
 
@@ -77,6 +77,17 @@ def test_a_share_of_bytes_that_int8_misses_is_met_with_four_bits(compressed, tmp
     assert report.quantization.weights_packed == taken.settings["weights_packed"] > 0
     assert taken.settings["macs_ratio"] == 1.0
     assert taken.agreement > 95
+
+
+def test_bytes_that_are_asked_for_may_cost_all_of_the_accuracy_that_is_allowed(compressed):
+    report = compressed(Gates(min_agreement=85.0), how=options(size_ratio=0.15), validate=True)
+    (taken,) = (point for point in report.frontier if point.chosen)
+    assert report.passed
+    assert taken.settings["weights_packed"] > 0
+    assert taken.size_ratio >= 1 / 0.15
+    assert taken.agreement > 85
+    alone = [point for point in report.frontier if "weights_packed" not in point.settings]
+    assert max(point.size_ratio for point in alone if point.agreement > 85) < 1 / 0.15
 
 
 def test_a_share_of_bytes_is_a_budget_that_pruning_can_meet(compressed):
