@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 
 from onnxqp.cli import boundary
+from onnxqp.cli.deferred import defer_sympy
 from onnxqp.cli.program import onnxqp
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (errors.py lists them). `arguments` default to those of the process."""
+    defer_sympy()
     given = list(sys.argv[1:] if arguments is None else arguments)
     invocation = boundary.Invocation(json="--json" in given, debug="--debug" in given, alone=arguments is None)
     return boundary.run(
