@@ -325,7 +325,6 @@ def _clashes(order: Sequence[int], models: Sequence[int], last: int | None) -> i
 def _collector_off() -> Iterator[None]:
     """No garbage collection while the clock runs."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -34,6 +34,7 @@ CLEAR = 0.1  # a race ends early once every lead is larger in every round...
 SPREAD = 0.1  # ...and no more uncertain than this
 CLOSE = 0.06  # a lead over float below this is measured once more
 LEAST_GAIN = 0.02  # int8 that gains less is not worth its rounding errors
+PROFILED_NODES = 1200  # of a model whose nodes are timed one by one; of a larger one only the whole is
 PRODUCTS = 0.2  # share of the time above which products that quantize at run are tried
 CALIBRATION = 10**0.3  # by which it lessens the noise of a sketch at most: on 17 zoo models by 2 dB below the enough
 _INSTANT = 1e-9  # seconds: no model takes less
@@ -89,10 +90,12 @@ def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) ->
     if not full.integer:
         return Outlook(full, table)
     rough = replace(sketch, options=replace(sketch.options, method="minmax"), means={}, roundings={})
-    costs = measure_costs(sketch, table, rough.build(full, at_rest=False), probe, threads=threads)
+    costs = table
+    if len(sketch.model.graph) <= PROFILED_NODES:
+        costs = measure_costs(sketch, table, rough.build(full, at_rest=False), probe, threads=threads)
     decisions = _promising(sketch, table, costs)
     candidates = [rough.build(decision, at_rest=False) for decision in decisions]
-    dynamic = rough.build_dynamic() if _many_products(sketch, costs) else None
+    dynamic = rough.build_dynamic() if costs is not table and _many_products(sketch, costs) else None
     candidates += [dynamic] if dynamic is not None else []
     if not candidates:
         return Outlook(full, costs)
