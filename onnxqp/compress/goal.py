@@ -131,16 +131,17 @@ def choose(points: Sequence[tuple[Point, Measured]], goal: Goal) -> Point:
     """
     kept = [entry for entry in points if goal.keeps(entry[1])]
     if kept and not goal.bounds_accuracy:
-        return min(kept, key=lambda entry: _loss(entry[1].closeness))[0]
+        return min(kept, key=lambda entry: loss(entry[1].closeness))[0]
     among = kept or [entry for entry in points if goal.accurate(entry[1].closeness)] or list(points)
     fastest = max(found.speedup for _, found in among)
     near = [entry for entry in among if entry[1].speedup >= fastest * (1 - TIE)]
     smallest = min(found.bytes for _, found in near)
     near = [entry for entry in near if entry[1].bytes * (1 - SAME_SIZE) <= smallest]
-    return min(near, key=lambda entry: _loss(entry[1].closeness))[0]
+    return min(near, key=lambda entry: loss(entry[1].closeness))[0]
 
 
-def _loss(found: Closeness) -> tuple[float, float]:
+def loss(found: Closeness) -> tuple[float, float]:
+    """What candidates are ordered by: predictions that changed, then noise."""
     return (100 - found.agreement if found.agreement is not None else 0.0, found.noise)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxqp.compress.candidates import Candidate
-from onnxqp.compress.goal import Closeness, Goal, Measured, choose
+from onnxqp.compress.goal import Closeness, Goal, Measured, choose, loss
 from onnxqp.compress.judging import CAREFUL, HeldBack
 from onnxqp.compress.packed import Order, order_weights
 from onnxqp.errors import UnsupportedError, VerificationError
@@ -31,7 +31,8 @@ SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that ar
 HALVINGS = 3
 MOST = 2 * (1 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
 FINE = 1.06  # steps closer than this are not told apart
-MOST_RIVALS = 4  # the fastest, which are timed once more, together
+MOST_RIVALS = 4  # that are timed once more, together
+NEARLY = 0.9  # of the speed that is asked for: another measurement may find all of it
 
 Warn = Callable[[str], None]
 
@@ -291,19 +292,30 @@ class Search:
         return choose([(each, each.measured) for each in self.judged], self.goal)
 
     def _time_rivals(self) -> None:
-        """Time those that may win once more, interleaved with each other: a figure of its own may be a figure of noise.
-
-        The fastest that was not pruned and the fastest in float always run: no result is slower than what quantizing
-        or pruning alone would give.
-        """
-        fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)] or list(self.judged)
-        if not self.goal.bounds_accuracy or len(fit) < 2:
-            return
-        fit.sort(key=lambda each: -each.measured.speedup)
-        unpruned = [each for each in fit if not each.stage.records][:1]
-        in_float = [each for each in fit if each.stage.records and not each.integers][:1]
-        near = list(dict.fromkeys([*fit[:MOST_RIVALS], *unpruned, *in_float]))
+        """Time those that may win once more, interleaved: a figure of its own may be a figure of noise."""
+        near = self._fastest() if self.goal.bounds_accuracy else self._most_faithful()
         sessions = [Session(each.model, threads=self.threads) for each in near]
+        if not sessions:
+            return
         for each, speedup in zip(near, self.held.speedups(sessions, CAREFUL), strict=True):
             place = self.judged.index(each)
             self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))
+
+    def _fastest(self) -> list[Candidate]:
+        """The fastest that was not pruned and the fastest in float always run: no result is slower than what quantizing
+        or pruning alone would give."""
+        fit = [each for each in self.judged if self.goal.accurate(each.measured.closeness)] or list(self.judged)
+        if len(fit) < 2:
+            return []
+        fit.sort(key=lambda each: -each.measured.speedup)
+        unpruned = [each for each in fit if not each.stage.records][:1]
+        in_float = [each for each in fit if each.stage.records and not each.integers][:1]
+        return list(dict.fromkeys([*fit[:MOST_RIVALS], *unpruned, *in_float]))
+
+    def _most_faithful(self) -> list[Candidate]:
+        """Of those that are nearly fast enough, or more than that, where that is all that is asked besides bytes."""
+        if self.goal.min_speedup is None:
+            return []
+        nearly = replace(self.goal, min_speedup=NEARLY * self.goal.min_speedup)
+        fit = [each for each in self.judged if nearly.small_and_fast(each.measured)]
+        return sorted(fit, key=lambda each: loss(each.measured.closeness))[:MOST_RIVALS]

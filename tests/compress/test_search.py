@@ -62,6 +62,19 @@ def test_where_nothing_is_accurate_enough_noise_does_not_win_either(monkeypatch:
     assert cast("Any", found.candidate.model) == "int8"
 
 
+def test_a_speed_that_is_asked_for_is_measured_with_care(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most faithful looked fast enough in passing, and is not."""
+    judged = [
+        candidate("int8", 2.6, pruned=False, integers=9, agreement=100.0),
+        candidate("pruned", 2.4, pruned=True, integers=9, agreement=98.0),
+        candidate("slow", 1.2, pruned=False, integers=0, agreement=100.0),
+    ]
+    way = search(judged, {"int8": 2.3, "pruned": 2.55}, monkeypatch)
+    way.goal = Goal(min_speedup=2.5)
+    found = way._decide()
+    assert cast("Any", found.candidate.model) == "pruned"
+
+
 class Cuts:
     """Stands for pruning: refuses what the test says, and notes what was asked."""
 
