@@ -19,7 +19,7 @@ from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, spread
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.measurements import Measurements
 from onnxqp.normalize import normalize
-from onnxqp.normalize.precision import float32_form
+from onnxqp.normalize.precision import float32_form, has_bfloat16
 from onnxqp.options import (
     CompressOptions,
     DataOptions,
@@ -110,7 +110,7 @@ class Job:
             profile.check(measure, write.force, [*known, path])
         measured = profile.measurements(measure, subject)
         normal = normalised(run, subject)
-        if command == "quantize":  # a command's name, not its product: what is pruned stays in its own precision
+        if command == "quantize" or has_bfloat16(normal):  # else what is pruned stays in its own precision
             normal, notes = float32_form(normal)
             for note in notes:
                 run.warn(f"{note.subject}: {note.reason}")

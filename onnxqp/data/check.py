@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from onnxqp.data.pixels import PixelInput
-from onnxqp.errors import DataError
+from onnxqp.errors import DataError, UnsupportedError
 from onnxqp.specs import Array, Feed, InputSpec
 
 Shape: TypeAlias = tuple[int | str | None, ...]
@@ -143,13 +143,19 @@ def shape_hint(found: Sequence[int], declared: Shape | None) -> str:
     return "numbers must match; names and ? stand for any size"
 
 
+def no_array(spec: InputSpec) -> UnsupportedError:
+    """What is said of an input that no array can feed."""
+    return UnsupportedError(
+        f"input {spec.name!r} is nothing that numpy holds (as a sequence or bfloat16), so nothing can feed it",
+        hint="models with such inputs can be inspected, not measured; bfloat16 can stand behind a Cast from float32",
+    )
+
+
 def cast_array(array: Array, spec: InputSpec, origin: str) -> Array:
     """The array in the input's element type, where no information is lost that matters."""
     want, have = spec.dtype, array.dtype
     if want is None:
-        raise DataError(
-            f"input {spec.name!r} is no tensor (a sequence or optional)", where=origin, hint="such inputs cannot be fed"
-        )
+        raise no_array(spec)
     if have == want:
         return array
     if is_string(want) and is_string(have):

@@ -21,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.data.check import is_float, is_string, show_shape
+from onnxqp.data.check import is_float, is_string, no_array, show_shape
 from onnxqp.data.pixels import Layout, image_layout
 from onnxqp.data.samples import SampleSet
 from onnxqp.errors import ResourceError, UnsupportedError, UsageError
@@ -284,10 +284,7 @@ def synthesize(
     """
     for spec in inputs:
         if spec.dtype is None:
-            raise UnsupportedError(
-                f"input {spec.name!r} is nothing that numpy holds (as a sequence or bfloat16), so none can be made up",
-                hint="models with such inputs can be inspected, not measured",
-            )
+            raise no_array(spec)
     if samples < 1:
         raise UsageError("--samples must be at least 1", hint="256 is the default")
     resolved = resolve_shapes(inputs, shapes or {})

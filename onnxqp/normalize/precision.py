@@ -46,6 +46,11 @@ def float32_form(model: ir.Model) -> tuple[ir.Model, list[Note]]:
     return work, [Note("normalize", model.graph.name or "graph", "", f"weights of {names}: it computes in float32")]
 
 
+def has_bfloat16(model: ir.Model) -> bool:
+    """Whether weights are of a type that onnxruntime's CPU provider hardly computes in at all."""
+    return any(value.dtype == ir.DataType.BFLOAT16 for graph in model.graphs() for value in graph.initializers.values())
+
+
 def store_halves(model: ir.Model) -> int:
     """Store float32 weights of what was a half-precision model as halves again, where no bit is lost; how many.
 

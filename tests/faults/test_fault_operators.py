@@ -24,9 +24,29 @@ def test_double_has_no_kernel_and_is_quantized_in_float32(place: Place) -> None:
 
 
 def test_bfloat16_has_no_kernel(place: Place) -> None:
+    """Nothing feeds inputs of that type."""
     place.put(network(dtype=TensorProto.BFLOAT16, opset=22))
-    place.refused(5, *PRUNE, says="conv1")
-    place.refused(5, *QUANTIZE, says="bfloat16")
+    np.savez("data.npz", x=IMAGES)
+    for command in WRITING:
+        place.refused(5, *command, says="bfloat16")
+        place.refused(5, *command, "--data", "data.npz", says="bfloat16")
+    place.done(*INSPECT)
+
+
+def test_weights_of_bfloat16_are_computed_in_float32(place: Place) -> None:
+    proto = network(dtype=TensorProto.BFLOAT16, opset=22)
+    for value, inner in ((proto.graph.input[0], "x_bf16"), (proto.graph.output[0], "scores_bf16")):
+        outer = value.name
+        for each in proto.graph.node:
+            each.input[:] = [inner if name == outer else name for name in each.input]
+            each.output[:] = [inner if name == outer else name for name in each.output]
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    proto.graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["x_bf16"], "enter", to=TensorProto.BFLOAT16))
+    leave = onnx.helper.make_node("Cast", ["scores_bf16"], ["scores"], "leave", to=TensorProto.FLOAT)
+    proto.graph.node.append(leave)
+    place.put(proto)
+    for command in WRITING:
+        place.done(*command)
 
 
 def test_float16_is_pruned_and_quantized(place: Place) -> None:
