@@ -17,6 +17,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
+_EPSILON = 1e-9
 _SHRINK = 16  # when this part of the inputs has gone, the inverse is rewritten without them
 
 
@@ -120,3 +121,18 @@ def eliminate(
         if watch is not None:
             watch(len(channels) - len(left), total)
     return np.array([score[channel] for channel in channels])
+
+
+def rising(costs: FloatArray) -> FloatArray:
+    """The nearest costs that rise from one to the next: where they fall, neighbours share theirs (isotonic regression).
+
+    Sums over what is shared stay, so that a group costs what was measured; an epsilon keeps the order.
+    """
+    blocks: list[tuple[float, int]] = []  # sum, count
+    for cost in costs.tolist():
+        blocks.append((cost, 1))
+        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
+            (one, many), (other, more) = blocks[-2:]
+            blocks[-2:] = [(one + other, many + more)]
+    level = np.repeat([total / count for total, count in blocks], [count for _, count in blocks])
+    return np.asarray(level * (1 + _EPSILON * np.arange(len(level))))

@@ -14,7 +14,7 @@ from onnxqp.axes import AxisLabels, Labels
 from onnxqp.ops import rule_for
 from onnxqp.prune.groups import Grouping
 from onnxqp.recover.effects import Effects
-from onnxqp.recover.elimination import Reader, eliminate, reader_of
+from onnxqp.recover.elimination import Reader, eliminate, reader_of, rising
 from onnxqp.recover.layers import Layer, shortcuts
 from onnxqp.recover.loudness import Passage, loudness
 from onnxqp.recover.moments import Moments
@@ -178,10 +178,12 @@ def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effec
     costs = eliminate([place.reader for place in places], classes, watch=watch)
     if len(gone) < 2:
         return costs
-    ranks = np.argsort(np.argsort(costs, kind="stable"), kind="stable")
+    order = np.argsort(costs, kind="stable")
     slopes = np.diff(effect) / np.maximum(np.diff(lost), _LEAST)
-    piece = np.minimum(np.searchsorted(gone[1:], ranks, side="right"), len(slopes) - 1)
-    return np.maximum.accumulate((costs * slopes[piece])[np.argsort(ranks)])[ranks]
+    piece = np.minimum(np.searchsorted(gone[1:], np.arange(count), side="right"), len(slopes) - 1)
+    scores = np.empty(count)
+    scores[order] = rising(costs[order] * slopes[piece])
+    return scores
 
 
 def _moments(layer: Layer, walk: Walk, samples: int, seed: int) -> tuple[Moments, int]:

@@ -33,6 +33,8 @@ def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:
 def protection(rarity: float, depth: float) -> float:
     """How many times dearer a channel is than samples say; `depth` of what reads it: 0 the first layer, 1 the last.
 
-    At the last layer an error is missed `rarity` times as often as the samples show, at the first hardly more often.
+    At the last layer the square root of `rarity`, at the first hardly more than 1. (Of SqueezeNet, made from samples of
+    18 classes and judged on 128 photographs of other things, and from 9 of the classes and judged on the others:
+    squared error 0.118 and 0.052 without protection, 0.083 and 0.065 with this, 0.097 and 0.066 with all of `rarity`.)
     """
-    return float(rarity ** (depth**2))
+    return float(rarity ** (depth**2 / 2))

@@ -15,7 +15,7 @@ from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
 from onnxqp.recover import prune_and_recover, settled
 from onnxqp.recover.effects import enough
-from onnxqp.recover.elimination import eliminate, reader_of
+from onnxqp.recover.elimination import eliminate, reader_of, rising
 from onnxqp.recover.sampling import held_out
 from onnxqp.recover.scoring import score_channels
 
@@ -39,6 +39,22 @@ def test_of_twins_one_is_cheap_and_the_other_dear() -> None:
     scores = eliminate([reader_of(np.cov(x.T), matrix, places, 1.0, damping=1e-6)], list(range(4)))
     assert sorted(scores.tolist()) == pytest.approx([0, 2, 2, 10], abs=0.8)
     assert min(scores[0], scores[3]) < 1e-3 < 1 < max(scores[0], scores[3])
+
+
+@pytest.mark.parametrize(
+    ("costs", "expected"),
+    [
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ([3.0, 1.0, 5.0], [2.0, 2.0, 5.0]),
+        ([4.0, 3.0, 2.0, 1.0], [2.5] * 4),
+        ([0.0, 0.0, 1.0], [0.0, 0.0, 1.0]),
+        ([], []),
+    ],
+)
+def test_costs_rise_and_their_sum_stays(costs: list[float], expected: list[float]) -> None:
+    found = rising(np.array(costs))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert (np.diff(found) >= 0).all()
 
 
 def test_an_error_after_a_removal_is_that_of_least_squares() -> None:

@@ -54,8 +54,8 @@ def test_embeddings_of_length_one_are_no_scores() -> None:
 
 def test_protection_grows_towards_the_last_layer() -> None:
     assert protection(20.0, 0.0) == 1.0
-    assert protection(20.0, 1.0) == 20.0
-    assert 1 < protection(20.0, 0.3) < protection(20.0, 0.8) < 20
+    assert protection(20.0, 1.0) == pytest.approx(20.0**0.5)
+    assert 1 < protection(20.0, 0.3) < protection(20.0, 0.8) < 20**0.5
     assert protection(1.0, 0.7) == 1.0
 
 
@@ -69,5 +69,5 @@ def test_late_channels_are_dearer_where_classes_are_missing(monkeypatch: pytest.
         monkeypatch.setattr(scoring, "classes_per_seen", lambda model, feeds, rarity=rarity: rarity)
         scores[rarity] = score_channels(model, labels, grouping, feeds(build))
     early, late = (group.classes for group in grouping.groups)
-    assert scores[10.0][late] == pytest.approx(10 * scores[1.0][late])
+    assert scores[10.0][late] == pytest.approx(10**0.5 * scores[1.0][late])
     assert scores[10.0][early] == pytest.approx(scores[1.0][early])  # the first that read channels
