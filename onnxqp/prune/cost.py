@@ -10,10 +10,13 @@ from onnxqp.axes import AxisLabels, Labels
 from onnxqp.ops import rule_for
 
 
-def channel_macs(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> npt.NDArray[np.float64]:
+def channel_macs(
+    graph: ir.Graph, labels: AxisLabels, roots: Labels, gone: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.float64]:
     """Multiply-accumulates that go with each class, by label: its share of every layer that makes or reads it.
 
-    To first order: where both sides of a layer are cut, their shares overlap.
+    To first order: where both sides of a layer are cut, their shares overlap. Once labels are known to be `gone`, less
+    goes with those that the layers make of them, or make them of.
     """
     cost = np.zeros(len(roots))
     nodes = {node.name: node for node in graph.all_nodes()}
@@ -22,9 +25,13 @@ def channel_macs(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> npt.NDAr
         node = nodes.get(weight.node)
         if weight.value not in stored and weight.value not in labels.rebuilt:
             continue
-        for axis in {weight.produced, weight.consumed} - {None}:
-            family = None if axis is None else labels.family(weight.value, axis)
-            if family is not None and node is not None and family.labels.size:
+        axes = {weight.produced, weight.consumed} - {None}
+        families = [family for axis in axes if axis is not None and (family := labels.family(weight.value, axis))]
+        for family in families:
+            if node is not None and family.labels.size:
                 share = rule_for(node).macs(node) / family.labels.size
+                for other in families:
+                    if gone is not None and other is not family and other.labels.size:
+                        share *= 1 - float(gone[other.labels].mean())
                 np.add.at(cost, roots[family.labels].reshape(-1), share)
     return cost

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut
@@ -33,6 +35,7 @@ JUDGES = 8  # samples on which two plans are held against each other
 ABOUT = 0.1  # of what one plan saves, the other may save less
 TRIAL = 0.3  # ratio at which they are, where a budget leaves it open
 MARGIN = 0.8  # of the other's noise: 1 dB
+PER_MAC = ("activation", "reconstruction")  # criteria whose scores are for each multiply-accumulate, where all compete
 DISAGREE = "pruned and masked disagree"
 
 
@@ -175,8 +178,8 @@ def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Pla
     whole = count_macs(made.model) or 1
     last: list[tuple[Plan, ir.Model]] = []  # work and time are asked of the same plan, one after the other
 
-    def cut(ratio: float) -> Plan:
-        return _choose(made, replace(plain, ratio=ratio), step)
+    def cut(scored: Plan, ratio: float) -> Plan:
+        return _choose(scored, replace(plain, ratio=ratio), step)
 
     def pruned(tried: Plan) -> ir.Model:
         if not last or last[0][0] is not tried:
@@ -187,9 +190,32 @@ def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Pla
         return budget.share(pruned(tried)) if tried.removes else 1.0
 
     if budget.timed:
-        best = find_cut(budget.wanted, cut, lambda tried: count_macs(pruned(tried)) / whole, share)
+        best = find_cut(budget.wanted, partial(cut, made), lambda tried: count_macs(pruned(tried)) / whole, share)
         return _without_idle(best, budget) if best.removes else best
-    return nearest(budget.wanted, cut, share)
+    best = nearest(budget.wanted, partial(cut, made), share)
+    if options.macs_ratio is None or options.allocation != "global" or options.criterion not in PER_MAC:
+        return best
+    again = nearest(budget.wanted, partial(cut, _by_what_is_left(made, best)), share)
+    return again if again.removes else best
+
+
+def _by_what_is_left(made: Plan, tried: Plan) -> Plan:
+    """The plan with scores for each multiply-accumulate that a channel takes where its neighbours are cut as `tried`.
+
+    Scores are for what a channel takes in the whole model; a layer of which both sides shrink saves less. (SqueezeNet at
+    80 %, photographs of another source: 65.6 % of the predictions stay, with this 68.8 %.)
+    """
+    roots, graph = made.grouping.roots, made.model.graph
+    gone = removed_labels(tried.chosen, roots)
+    whole, left = (channel_macs(graph, made.labels, roots, each) for each in (None, gone))
+    dearer = np.where(left > 0, whole / np.maximum(left, 1.0), 1.0)
+    groups = tuple(
+        replace(
+            group, bundles=tuple(replace(b, score=b.score * float(dearer[b.classes].mean())) for b in group.bundles)
+        )
+        for group in made.grouping.groups
+    )
+    return replace(made, grouping=replace(made.grouping, groups=groups))
 
 
 def _without_idle(made: Plan, budget: Budget) -> Plan:

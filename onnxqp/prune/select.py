@@ -12,6 +12,7 @@ from onnxqp.options import PruneOptions
 from onnxqp.prune.groups import Bundle, ChannelGroup
 from onnxqp.prune.magnitude import share_of
 
+DEARER = 1.5  # what fills the place of a step that is too large may cost so many times as much for each channel
 FAIR = 0.5  # of what `uniform` leaves a group, `global` leaves it at least
 TOLERANCE = 0.125  # `auto` rounding may leave the request by this share of it
 
@@ -117,13 +118,19 @@ def _globally(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) 
     def free(n: int, place: int, width: int) -> bool:
         return place == taken[n] and left[n] - width >= floor[n]
 
-    for _, n, place, width in ranked:
+    dearest = math.inf
+    for score, n, place, width in ranked:
+        if score > dearest:
+            break
         if free(n, place, width) and width <= budget:
             left[n] -= width
             budget -= width
             taken[n] += 1
-    for _, n, place, width in ranked:
-        if free(n, place, width) and (width <= 2 * budget or (budget > 0 and not any(taken))):  # nearer than without
+        elif free(n, place, width):
+            dearest = min(dearest, score * DEARER)
+    for score, n, place, width in ranked:
+        nearer = width <= 2 * budget and score <= dearest
+        if free(n, place, width) and (nearer or (budget > 0 and not any(taken))):
             left[n] -= width
             break
     return left

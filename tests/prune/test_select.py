@@ -128,6 +128,13 @@ def test_channels_that_compete_go_in_whole_steps_of_rounding() -> None:
     ]
 
 
+def test_dear_channels_do_not_fill_the_place_of_a_step_that_is_too_large() -> None:
+    groups = [group([0.1] * 128), group([5.0 + n for n in range(8)], 128)]
+    assert [len(channels) for channels in removed(groups, step=16, ratio=0.08, allocation="global")] == [16, 0]
+    groups = [group([0.1] * 128), group([0.12 + n for n in range(8)], 128)]
+    assert [len(channels) for channels in removed(groups, step=16, ratio=0.05, allocation="global")] == [0, 1]
+
+
 @given(st.lists(st.integers(2, 80), min_size=1, max_size=4), st.floats(0.0, 0.95), st.sampled_from([1, 8, 16]))
 def test_channels_that_compete_are_as_many_as_asked_for_but_for_a_step(
     sizes: list[int], ratio: float, step: int

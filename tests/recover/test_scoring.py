@@ -97,6 +97,20 @@ def test_the_macs_of_channels_add_up_to_those_of_both_layers() -> None:
     assert macs[group.classes].sum() == 8 * 8 * 9 * (3 * 8 + 8 * 4)
 
 
+def test_channels_cost_less_once_their_neighbours_are_gone() -> None:
+    build = Build()
+    hidden = build.op("Relu", build.conv(build.input(1, 3, 8, 8), 3, 8, 3))
+    model = build.model(build.conv(build.op("Relu", build.conv(hidden, 8, 6, 3)), 6, 4, 3))
+    labels = label_axes(model.graph)
+    grouping = find_groups(model.graph, labels, Selection())
+    first, second = (group.classes for group in grouping.groups)
+    gone = np.isin(grouping.roots, first[:4])
+    whole, left = (channel_macs(model.graph, labels, grouping.roots, each) for each in (None, gone))
+    assert whole[second] == pytest.approx(8 * 8 * 9 * (8 + 4))  # made of 8 channels, made into 4
+    assert left[second] == pytest.approx(8 * 8 * 9 * (4 + 4))
+    assert left[first] == pytest.approx(whole[first])  # nothing went on the other sides of these
+
+
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
 def test_a_share_of_the_macs_is_kept(allocation: str) -> None:
     build = Build()
