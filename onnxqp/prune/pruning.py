@@ -202,8 +202,8 @@ def _within(made: Plan, options: PruneOptions, budget: Budget, step: int) -> Pla
 def _by_what_is_left(made: Plan, tried: Plan) -> Plan:
     """The plan with scores for each multiply-accumulate that a channel takes where its neighbours are cut as `tried`.
 
-    Scores are for what a channel takes in the whole model; a layer of which both sides shrink saves less. (SqueezeNet at
-    80 %, photographs of another source: 65.6 % of the predictions stay, with this 68.8 %.)
+    Scores are for what a channel takes in the whole model; a layer of which both sides shrink saves less. (SqueezeNet
+    at 80 %, photographs of another source: 65.6 % of the predictions stay, with this 68.8 %.)
     """
     roots, graph = made.grouping.roots, made.model.graph
     gone = removed_labels(tried.chosen, roots)
