@@ -1,120 +1,30 @@
-"""Operators of models that are quantized already: they are cut like the float ones, scales and zero points along."""
+"""Integer operators of models that are quantized already: cut like the float ones, scales and zero points along."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Name, Scale, Zero
-from onnxqp.graph import attribute_int, constant
+from onnxqp.axes import AxisLabels, CannotCouple, Cut, Name, Scale, Zero
+from onnxqp.graph import attribute_int
 from onnxqp.ops.attention import FusedAttention
 from onnxqp.ops.concat import couple_joined
 from onnxqp.ops.conv import image_names, resize_groups
 from onnxqp.ops.cost import dimension, element_count
-from onnxqp.ops.elementwise import Elementwise, hand_down
+from onnxqp.ops.elementwise import Elementwise
 from onnxqp.ops.grouped import Layer, couple_grouped
-from onnxqp.ops.join import channel_labels, dims_of, join, rank_of, same_shape, tie_axis
+from onnxqp.ops.join import dims_of, join, rank_of, same_shape, tie_axis
 from onnxqp.ops.linear import product_names
-from onnxqp.ops.operator import Alike, Operator
+from onnxqp.ops.operator import Alike
 from onnxqp.ops.pool import couple_window
+from onnxqp.ops.qdq import Quantized, present
 from onnxqp.ops.reduce import reduced_axes
 from onnxqp.specs import AtRun, Float, Role
 
 
-class _Quantized(Operator):
-    quantized: ClassVar[bool] = True
-
-    def quantization(self, node: ir.Node) -> Role:
-        return Float("quantized already")
-
-
-class Quantize(_Quantized):
-    """Channels pass to scales and zero points."""
-
-    op_types: ClassVar[tuple[str, ...]] = ("QuantizeLinear", "com.microsoft.QuantizeLinear")
-    type_from: ClassVar[int] = 2
-    keeps_axes: ClassVar[bool] = True
-    rebuilds: ClassVar[bool] = True
-
-    def infer(self, node: ir.Node) -> Sequence[int | str | None] | None:
-        return same_shape(node)
-
-    def folds(self, node: ir.Node) -> bool:
-        """Folding it would undo the quantization of a weight."""
-        return False
-
-    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        rank = rank_of(node.inputs[0])
-        names: dict[int, Sequence[Name | None]] = {0: range(rank)}
-        for index in _present(node, 1, 2):
-            if rank_of(node.inputs[index]) > 1:
-                raise CannotCouple("a scale for each block of an activation")
-            names[index] = [_axis(node)] * rank_of(node.inputs[index])
-        join(labels, node, names, {0: range(rank)})
-
-    def settle(self, node: ir.Node, labels: AxisLabels) -> None:
-        for index in _present(node, 0, 1, 2):
-            value = node.inputs[index]
-            assert value is not None
-            if rank_of(value) == rank_of(node.outputs[0]):
-                hand_down(labels, node, value, self._tie_blocks(node, labels, value) if index else ())
-            elif rank_of(value) == 1 and (family := labels.family(node.outputs[0], _axis(node))) is not None:
-                labels.adopt(value, Family((0,), labels.coarsen(family, (_axis(node),)).labels))
-
-    def _tie_blocks(self, node: ir.Node, labels: AxisLabels, scale: ir.Value) -> list[int]:
-        """Blocks of one scale each go as a whole, with their scale: left ones would not fill up again.
-
-        Returns the axes that are cut in blocks.
-        """
-        found = []
-        for axis, (few, many) in enumerate(zip(dims_of(scale), dims_of(node.outputs[0]), strict=True)):
-            if few is None or many is None or few in (1, many):
-                continue
-            found.append(axis)
-            channels = channel_labels(labels, node.outputs[0], axis)
-            if channels is not None:
-                first = channels[:: -(-many // few)]
-                labels.tie(channels, np.repeat(first, -(-many // few))[:many])
-                labels.adopt(scale, Family((axis,), first))
-        return found
-
-    def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
-        array, scale, zero = _operands(operands, node)
-        return np.asarray(np.rint(array / scale) + zero)
-
-
-class Dequantize(Quantize):
-    """Channels pass to scales and zero points; a weight is cut as it is stored, in integers."""
-
-    op_types: ClassVar[tuple[str, ...]] = ("DequantizeLinear", "com.microsoft.DequantizeLinear")
-    type_from: ClassVar[int] = 1
-
-    def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
-        array, scale, zero = _operands(operands, node)
-        return np.asarray((array.astype(np.float32) - zero) * scale)
-
-    def blank(self, node: ir.Node) -> npt.NDArray[Any] | None:
-        array, zero = constant(node.inputs[0]), constant(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(())
-        if array is None or zero is None:
-            return None
-        return _shown(zero, array, node).astype(array.dtype)
-
-
-class DynamicQuantize(_Quantized):
-    """Channels pass; the range is that of the kept channels."""
-
-    op_types: ClassVar[tuple[str, ...]] = ("DynamicQuantizeLinear",)
-
-    def couple(self, node: ir.Node, labels: AxisLabels) -> None:
-        names = range(rank_of(node.inputs[0]))
-        join(labels, node, {0: names}, {0: names}, statistic=names)
-
-
-class IntegerConv(_Quantized):
+class IntegerConv(Quantized):
     """As Conv; scales and zero points of the output channels tie too."""
 
     op_types: ClassVar[tuple[str, ...]] = ("QLinearConv", "com.microsoft.QLinearConv", "ConvInteger")
@@ -128,7 +38,7 @@ class IntegerConv(_Quantized):
             raise CannotCouple("channels last")
         scale = _scale(node, 4, 5, 0) if linear else None
         if group != 1:
-            has_zero = Zero(zero, 0 if _many(node, zero) else None) if _present(node, zero) else None
+            has_zero = Zero(zero, 0 if _many(node, zero) else None) if present(node, zero) else None
             couple_grouped(Layer(node, labels, group, weight, along, scale, has_zero), transposed=False)
             return
         names: dict[int, Sequence[Name | None]] = {0: image_names(node, "in")}
@@ -145,7 +55,7 @@ class IntegerConv(_Quantized):
         return element_count(node.outputs[0]) * element_count(weight) // dimension(weight, 0)
 
 
-class IntegerProduct(_Quantized):
+class IntegerProduct(Quantized):
     """As MatMul; scales and zero points of rows and columns tie too."""
 
     op_types: ClassVar[tuple[str, ...]] = (
@@ -191,7 +101,7 @@ class ScaledProduct(IntegerProduct):
     type_from: ClassVar[int] = 2
 
 
-class IntegerGemm(_Quantized):
+class IntegerGemm(Quantized):
     """As Gemm; scales and zero points of the columns tie too."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.QGemm",)
@@ -203,7 +113,7 @@ class IntegerGemm(_Quantized):
         left = ("k", "m") if attribute_int(node, "transA", 0) else ("m", "k")
         right = ("n", "k") if attribute_int(node, "transB", 0) else ("k", "n")
         names: dict[int, Sequence[Name | None]] = {0: left, 3: right, **_vectors(node, (4, 5), "n")}
-        if _present(node, 6):
+        if present(node, 6):
             names[6] = ("m", "n")[2 - rank_of(node.inputs[6]) :]
         join(labels, node, names, {0: ("m", "n")}, zeros={0: 2, 3: 5})
         place = right.index("n")
@@ -239,7 +149,7 @@ class IntegerElementwise(Elementwise):
         return Float("quantized already")
 
 
-class IntegerConcat(_Quantized):
+class IntegerConcat(Quantized):
     """Labels are concatenated on the axis and tie on all others."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.QLinearConcat",)
@@ -252,7 +162,7 @@ class IntegerConcat(_Quantized):
         couple_joined(node, labels, range(2, len(node.inputs), 3))
 
 
-class IntegerSoftmax(_Quantized):
+class IntegerSoftmax(Quantized):
     """The normalised axis is pinned, the others pass."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.QLinearSoftmax",)
@@ -268,7 +178,7 @@ class IntegerSoftmax(_Quantized):
         join(labels, node, {0: names}, {0: names})
 
 
-class IntegerPool(_Quantized):
+class IntegerPool(Quantized):
     """Channels pass; the axes of space are pinned."""
 
     op_types: ClassVar[tuple[str, ...]] = (
@@ -288,7 +198,7 @@ class IntegerPool(_Quantized):
         couple_window(node, labels, channels_last=attribute_int(node, "channels_last", 0) == 1)
 
 
-class IntegerMean(_Quantized):
+class IntegerMean(Quantized):
     """Kept axes pass; the reduced ones are pinned."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.QLinearReduceMean",)
@@ -316,13 +226,13 @@ class IntegerAttention(FusedAttention):
         return _scale(node, 4, 7, 1)
 
     def zero(self, node: ir.Node) -> Zero | None:
-        return Zero(7, 1 if _many(node, 7) else None) if _present(node, 7) else None
+        return Zero(7, 1 if _many(node, 7) else None) if present(node, 7) else None
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         super().couple(node, labels)
         weight = node.inputs[1]
         columns = None if weight is None else labels.family(weight, 1)
-        for index in _present(node, 4, 7):
+        for index in present(node, 4, 7):
             if columns is not None and _many(node, index):
                 tie_axis(labels, node, index, 0, columns.labels)
 
@@ -330,7 +240,7 @@ class IntegerAttention(FusedAttention):
         return Float("quantized already")
 
 
-class Packed(_Quantized):
+class Packed(Quantized):
     """Pinned: its weights are packed in blocks with a scale each, or shared among fused layers."""
 
     op_types: ClassVar[tuple[str, ...]] = tuple(
@@ -355,15 +265,6 @@ class PackedLSTM(Packed):
         return AtRun("quantized already")
 
 
-def _present(node: ir.Node, *indices: int) -> list[int]:
-    return [index for index in indices if index < len(node.inputs) and node.inputs[index] is not None]
-
-
-def _axis(node: ir.Node) -> int:
-    rank = rank_of(node.inputs[0])
-    return attribute_int(node, "axis", 1) % rank if rank else 0
-
-
 def _many(node: ir.Node, index: int) -> bool:
     return dims_of(node.inputs[index]) not in ((), (1,))
 
@@ -371,7 +272,7 @@ def _many(node: ir.Node, index: int) -> bool:
 def _vectors(node: ir.Node, indices: Sequence[int], name: str) -> dict[int, Sequence[Name | None]]:
     """Names for those operands that have a number for each row, column or channel."""
     found: dict[int, Sequence[Name | None]] = {}
-    for index in _present(node, *indices):
+    for index in present(node, *indices):
         if rank_of(node.inputs[index]) > 1:
             raise CannotCouple("scales of several axes")
         if _many(node, index):
@@ -381,28 +282,6 @@ def _vectors(node: ir.Node, indices: Sequence[int], name: str) -> dict[int, Sequ
 
 def _scale(node: ir.Node, scale: int, zero: int, axis: int) -> Scale | None:
     """What the integers of a weight stand for."""
-    values = [node.inputs[index] if _present(node, index) else None for index in (scale, zero)]
+    values = [node.inputs[index] if present(node, index) else None for index in (scale, zero)]
     name = None if values[0] is None else values[0].name
     return None if name is None else Scale(name, None if values[1] is None else values[1].name, axis)
-
-
-def _operands(operands: Sequence[npt.NDArray[Any] | None], node: ir.Node) -> list[npt.NDArray[Any]]:
-    """Elements, scale and zero point, which broadcast."""
-    array, scale, zero = (*operands, None)[:3]
-    if array is None or scale is None:
-        raise ValueError(f"{node.name} has no scale")
-    return [array, *(_shown(each, array, node) for each in (scale, np.zeros(()) if zero is None else zero))]
-
-
-def _shown(each: npt.NDArray[Any], array: npt.NDArray[Any], node: ir.Node) -> npt.NDArray[Any]:
-    """A scale or zero point, for all, for each channel or for each block, as it broadcasts against the elements."""
-    plain = each.astype(np.float32)
-    if plain.ndim == array.ndim:
-        for axis, (few, many) in enumerate(zip(plain.shape, array.shape, strict=True)):
-            if few not in (1, many):
-                plain = np.repeat(plain, -(-many // few), axis=axis).take(range(many), axis=axis)
-        return plain
-    if plain.size == 1:
-        return plain.reshape(-1)[:1].reshape(())
-    axis = attribute_int(node, "axis", 1) % array.ndim
-    return plain.reshape([-1 if n == axis else 1 for n in range(array.ndim)])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from onnxqp.report import text
 from onnxqp.report.blocks import Block, Line, Row
 from onnxqp.report.frontier import frontier
+from onnxqp.report.inspection import inspection
 from onnxqp.report.records import (
     Accuracy,
     Calibration,
@@ -43,7 +44,7 @@ def outline(report: Report, *, every: bool = False, groups: bool = False, drawn:
     and needs no pictures in letters.
     """
     blocks = [
-        *(_inspection(report, every) if report.command == "inspect" else _comparison(report)),
+        *(inspection(report, every) if report.command == "inspect" else _comparison(report)),
         *(_quantization(report.quantization, every, _planned(report)) if report.quantization else ()),
         *(_pruning(report.pruning, every, groups, _planned(report)) if report.pruning else ()),
         *(_ranges(report.calibration, every) if report.calibration else ()),
@@ -86,13 +87,7 @@ def _title(report: Report) -> str:
 def _size_rows(size: Size | None) -> Iterator[Row]:
     if size is not None:
         before, after = text.size(size.baseline_bytes), text.size(size.candidate_bytes)
-        yield "size", before, after, _smaller(size.ratio)
-
-
-def _smaller(ratio: float) -> str:
-    if f"{ratio:.2f}" == "1.00":
-        return "same"
-    return f"{text.times(ratio)} smaller" if ratio > 1 else f"{text.times(1 / ratio)} larger"
+        yield "size", before, after, text.smaller(size.ratio)
 
 
 def _model_rows(before: ModelSummary | None, after: ModelSummary | None) -> Iterator[Row]:
@@ -201,80 +196,6 @@ def _ranges(calibration: Calibration, every: bool) -> Iterator[Block]:
         yield Block("ranges", ("value", "lowest", "highest"), rows)
     elif ranges:
         yield Block("", lines=(Line(f"statistics of {text.plural(len(ranges), 'value')}"),))
-
-
-# ---- inspect -------------------------------------------------------------------------------------------------
-
-
-def _inspection(report: Report, every: bool) -> Iterator[Block]:
-    first, second = report.input, report.output
-    if first is None:
-        return
-    if second is None:
-        yield Block(first.path, ("", "model"), tuple(_facts(first)))
-    else:
-        pairs = zip(_facts(first), _facts(second), _changes(first, second), strict=True)
-        rows = tuple((name, before, after, delta) for (name, before), (_, after), delta in pairs)
-        yield Block(f"{first.path} -> {second.path}", ("", "before", "after", "change"), rows)
-    yield from _operators(first, second)
-    if every:
-        yield from _layers(first)
-
-
-def _facts(model: ModelSummary) -> Iterator[tuple[str, str]]:
-    yield "size", text.size(model.bytes)
-    yield "parameters", text.quantity(model.parameters)
-    yield "MACs", "unknown" if model.macs is None else text.quantity(model.macs)
-    yield "nodes", str(model.nodes)
-    yield "opset", str(model.opset)
-    yield "IR version", str(model.ir_version)
-
-
-def _changes(first: ModelSummary, second: ModelSummary) -> Iterator[str]:
-    yield _smaller(first.bytes / second.bytes) if second.bytes else ""
-    yield text.change(first.parameters, second.parameters)
-    yield "" if first.macs is None or second.macs is None else text.change(first.macs, second.macs)
-    yield text.change(first.nodes, second.nodes)
-    yield "same" if first.opset == second.opset else ""
-    yield "same" if first.ir_version == second.ir_version else ""
-
-
-def _operators(first: ModelSummary, second: ModelSummary | None) -> Iterator[Block]:
-    before = Counter(first.operators or {})
-    if second is None:
-        if before:
-            rows = tuple((name, str(count)) for name, count in _most_first(before))
-            yield Block("operators", ("operator", "nodes"), rows)
-        return
-    after = Counter(second.operators or {})
-    changed = tuple(
-        (name, str(before[name]), str(after[name]), f"{after[name] - before[name]:+d}")
-        for name, _ in _most_first(before | after)
-        if before[name] != after[name]
-    )
-    if changed:
-        yield Block("operators", ("operator", "before", "after", "change"), changed)
-    else:
-        yield Block("operators", lines=(Line("the same in both models", "quiet"),))
-
-
-def _most_first(counts: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _layers(model: ModelSummary) -> Iterator[Block]:
-    rows = tuple(
-        (
-            layer.name,
-            layer.op_type,
-            "x".join(str(dim) for dim in layer.shape) if layer.shape is not None else "?",
-            text.quantity(layer.parameters),
-            "" if layer.macs is None else text.quantity(layer.macs),
-        )
-        for layer in model.layers or ()
-    )
-    if rows:
-        yield Block("layers", ("node", "operator", "output", "parameters", "MACs"), rows, texts=3)
 
 
 # ---- what was done, and what was not, and why ------------------------------------------------------------------

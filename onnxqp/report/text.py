@@ -74,3 +74,9 @@ def _three_digits(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def smaller(ratio: float) -> str:
+    if f"{ratio:.2f}" == "1.00":
+        return "same"
+    return f"{times(ratio)} smaller" if ratio > 1 else f"{times(1 / ratio)} larger"
