@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,12 +29,6 @@ Source: TypeAlias = Path | bytes | ir.Model
 AHEAD = 2  # inferences at once, each on one thread
 AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
-_UNESCAPED = re.compile(  # an event of a profile that is no JSON
-    r'"cat" : "Node","pid" :\d+,"tid" :\d+,"dur" :(?P<microseconds>\d+),"ts" :\d+,"ph" : "X",'
-    r'"name" :"(?P<name>.*?)_kernel_time","args" : \{(?:(?!"cat" : ).)*?"op_name" : "(?P<operator>[^"]*)"',
-    re.DOTALL,
-)
-_KERNEL = "_kernel_time"  # how the profiler ends the name of an event
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DUMP = {  # whoever reads an optimised graph wants its nodes: the weights go elsewhere
     "session.optimized_model_external_initializers_file_name": "optimized.weights",
@@ -331,54 +323,6 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from all_nodes(attribute.g)
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """What one node of the optimised graph takes in one inference, in nanoseconds (the median of several)."""
-
-    node: str
-    op_type: str
-    outputs: tuple[str, ...]
-    nanoseconds: float
-
-
-def kernel_times(source: Source, feeds: Sequence[Feed], *, seconds: float, threads: int = 1) -> list[KernelTime]:
-    """Profile a model on some inputs, again and again for about so many seconds but three times at least.
-
-    Names are those of the optimised graph: onnxruntime's passes append to those of the model, and what it adds itself
-    has names of its own. The clock of its profiler has a resolution of one microsecond.
-    """
-    with tempfile.TemporaryDirectory(prefix="onnxqp-") as folder:
-        dump = Path(folder) / "optimized.onnx"
-        session = Session(source, threads=threads, dump=dump, profile=Path(folder) / "profile")
-        runs, begun = 0, time.perf_counter()
-        while runs < 4 or (time.perf_counter() - begun < seconds and runs < 1000):
-            session.run(feeds[runs % len(feeds)])
-            runs += 1
-        kernels = list(_kernels(session.end_profiling().read_bytes()))
-        graph = onnx.load_model(str(dump), load_external_data=False).graph
-    outputs = {node.name: tuple(node.output) for node in graph.node}
-    durations: dict[tuple[str, str], list[float]] = {}
-    for name, op_type, microseconds in kernels:
-        durations.setdefault((name, op_type), []).append(microseconds)
-    return [
-        KernelTime(node, op_type, outputs.get(node, ()), 1e3 * float(np.median(each)) * len(each) / runs)
-        for (node, op_type), each in durations.items()
-    ]
-
-
-def _kernels(profile: bytes) -> Iterator[tuple[str, str, float]]:
-    """The name, operator and microseconds of every run of a kernel. Older versions write names as they are."""
-    try:
-        events = json.loads(profile)
-    except ValueError:
-        for found in _UNESCAPED.finditer(profile.decode("utf-8", "surrogateescape")):
-            yield found["name"], found["operator"], float(found["microseconds"])
-        return
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            yield event["name"].removesuffix(_KERNEL), event["args"].get("op_name", ""), float(event["dur"])
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,19 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "steps",
     ),
     ("config", "data", "debugging", "evaluate", "normalize", "prune", "quantize", "recover", "report", "soundness"),
-    ("calibrate", "graph", "integrity", "memory", "model", "ops", "probe", "protos", "runtime", "targets"),
+    (
+        "calibrate",
+        "graph",
+        "integrity",
+        "kernel_times",
+        "memory",
+        "model",
+        "ops",
+        "probe",
+        "protos",
+        "runtime",
+        "targets",
+    ),
     ("axes", "errors", "measurements", "options", "outputs", "plan", "specs", "wire"),
 )
 LEVEL = {room: index for index, rooms in enumerate(LEVELS) for room in rooms}
@@ -47,6 +59,7 @@ ONLY = {
         "onnxqp.model",
         "onnxqp.protos",
         "onnxqp.integrity",
+        "onnxqp.kernel_times",
         "onnxqp.runtime",
         "onnxqp.probe.child",
         "onnxqp.normalize",

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxqp import model as files
 from onnxqp import protos
 from onnxqp.errors import DataError, ModelError, UnsupportedError
-from onnxqp.runtime import Session, ceilings, cpu, kernel_times, optimized_graph, versions
+from onnxqp.runtime import Session, ceilings, cpu, optimized_graph, versions
 
 
 def proto(op: str = "Relu", domain: str = "", shape: tuple[int | str, ...] = ("n", 4)) -> onnx.ModelProto:
@@ -76,17 +76,6 @@ def test_the_optimised_graph_shows_fusions() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     left = [node.op_type for node in optimized_graph(model.SerializeToString()).graph.node]
     assert "Relu" not in left
-
-
-@pytest.mark.parametrize("name", ["plain", 'it\'s "quoted" [x]{y}', "two\nlines"])
-def test_kernels_are_timed_whatever_they_are_called(name: str) -> None:
-    """Older versions of onnxruntime do not escape names in their profiles."""
-    model = proto("Sin")
-    model.graph.node[0].name = name
-    feed = {"x": np.zeros((1, 4), np.float32)}
-    (found,) = kernel_times(model.SerializeToString(), [feed], seconds=0.0)
-    assert (found.node, found.op_type, found.outputs) == (name, "Sin", ("y",))
-    assert found.nanoseconds >= 0
 
 
 def test_weights_in_a_file_are_not_copied_into_a_tapped_model(tmp_path: Path) -> None:

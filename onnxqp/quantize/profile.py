@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnxqp.kernel_times import KernelTime, kernel_times
 from onnxqp.quantize.annotate import Unit
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.quality import Probe
-from onnxqp.runtime import KernelTime, kernel_times
 
 PROFILE_SECONDS = 0.12  # of each of the two profiles
 PROFILE_FEEDS = 4  # different inputs
