@@ -150,6 +150,7 @@ def quantize_model(
         sketch = make.sketch()
         probe.know(make.outputs)
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
+        del sketch  # and how its weights were rounded, several times as large as they are
         made, placement = _by_clock(make, outlook, probe, threads)
     if not placement.candidate.changed:
         raise _nothing(placement.candidate.plan)
