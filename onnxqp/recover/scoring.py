@@ -32,6 +32,7 @@ MEASURED_AT = (0.12, 0.3, 0.55, 0.8)  # shares of a group's channels that are go
 _LEAST = 1e-12
 _DAMPING = 0.1  # 0.01 chose worse where classes are missing from the samples, and no better elsewhere
 LARGEST = 2304  # inputs times taps of a layer whose covariance is inverted
+WIDEST = 9216  # of one that is looked at: second moments of more take gigabytes (28224 inputs: 22)
 
 
 def score_channels(
@@ -132,6 +133,8 @@ def _read(
         if not groups:
             continue
         layer = Layer(node, contraction, None)
+        if layer.matrix().shape[1] > WIDEST:
+            continue
         moments, positions = _moments(layer, walk, len(samples), seed)
         least = least_damping(layer, positions, len(samples))
         readers = _readers(layer, moments, least, classes, kind)

@@ -13,7 +13,7 @@ from onnxqp.prune import plan, prune_model
 from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
-from onnxqp.recover import prune_and_recover, settled
+from onnxqp.recover import prune_and_recover, scoring, settled
 from onnxqp.recover.effects import enough
 from onnxqp.recover.elimination import eliminate, reader_of, rising
 from onnxqp.recover.sampling import held_out
@@ -222,3 +222,14 @@ def test_many_removals_leave_the_inverse_and_the_weight_of_what_is_left() -> Non
         at = np.searchsorted(left, places[n])
         expected = np.einsum("ko,ko->", fitted[at], np.linalg.solve(inverse[np.ix_(at, at)], fitted[at]))
         assert reader.costs([n])[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_layer_too_wide_for_its_moments_does_not_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Build()
+    model = build.model(two_layers(build))
+    labels = label_axes(model.graph)
+    grouping = find_groups(model.graph, labels, Selection())
+    (group,) = grouping.groups
+    assert np.isfinite(score_channels(model, labels, grouping, samples(build))[group.classes]).all()
+    monkeypatch.setattr(scoring, "WIDEST", 1)
+    assert np.isnan(score_channels(model, labels, grouping, samples(build))[group.classes]).all()
