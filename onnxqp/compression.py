@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxqp.compress import Found, HeldBack, Search, goal_of, split
+from onnxqp.compress import Found, HeldBack, Search, goal_of, rare_kinds, split
 from onnxqp.gather import Feeds, Inputs, as_options, spread
 from onnxqp.job import TRIAL_FEEDS, Job
 from onnxqp.options import CompressOptions, DataOptions, Gates, PruneOptions
@@ -51,7 +51,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
     """Find the candidate that fits the gates best, on calibration samples that are held back from making it."""
     run, data, threads = job.run, job.data_options, job.measure.threads
     source = inputs.calibration.source
-    making, choosing = split(inputs.calibration, data.samples, data.seed)
+    making, choosing = split(inputs.calibration, data.samples, data.seed, rare_kinds(job.normal, inputs.calibration))
     record = Calibration(source, len(making), inputs.held_back + len(choosing), options.quantize.method)
     feeds = Feeds(making, data.batch_size)
     prune = settled(options.prune, source)

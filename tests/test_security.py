@@ -55,7 +55,8 @@ def test_only_hooks_are_imported_by_name() -> None:
     where = {
         str(path) for path, _, name in calls() if name in ("import_module", "spec_from_file_location", "exec_module")
     }
-    assert where <= {"data/hooks.py", "data/__init__.py", "__init__.py"}
+    # deferred.py executes modules that it names itself, later than they were imported
+    assert where <= {"data/hooks.py", "data/__init__.py", "__init__.py", "cli/deferred.py"}
 
 
 def test_arrays_are_loaded_without_pickle() -> None:

@@ -15,9 +15,11 @@ from onnxqp.evaluate.latency import Effort, measure
 from onnxqp.evaluate.runnable import samples_in
 from onnxqp.evaluate.scores import Doubles, are_directions, class_output, class_scores
 from onnxqp.measurements import Measurements
+from onnxqp.recover import kinds_of
 from onnxqp.runtime import Session
 from onnxqp.specs import Array, Feed
 
+RARE = 2.0  # classes for each that samples show: from so many on, classes are told apart
 LEAST = 5  # samples that can be divided
 QUICK = Effort(warmup_runs=2, warmup_seconds=0.05, min_runs=15, min_seconds=0.3, floor_runs=7, max_seconds=4.0)
 CAREFUL = Effort(warmup_runs=2, warmup_seconds=0.1, min_runs=31, min_seconds=1.0, floor_runs=9, max_seconds=20.0)
@@ -26,18 +28,32 @@ _TIMED = 4  # different inputs for the clock
 _ONE = 1e-3  # how near to 1 probabilities add up
 
 
-def split(samples: SampleSet, wanted: int, seed: int) -> tuple[SampleSet, SampleSet]:
+def split(samples: SampleSet, wanted: int, seed: int, kinds: Sequence[int] = ()) -> tuple[SampleSet, SampleSet]:
     """(to make candidates from, to choose among them): up to `wanted` each, never less than a third to choose by.
 
-    With too few to divide, or made-up ones, both are the whole.
+    `kinds`, one for each sample: those of a kind stay together, but for the last. What samples of a few kinds made is
+    then judged on other kinds, as most of what it will see is. With too few to divide, or made-up ones, both are the
+    whole.
     """
     count = len(samples)
     if count < LEAST or samples.source != "data":
         return samples, samples
     held = max(min(count - wanted, wanted), count // 3)
-    places = set(np.random.default_rng([seed, 2]).choice(count, size=held, replace=False).tolist())
+    order = np.random.default_rng([seed, 2]).permutation(count).tolist()
+    if kinds:
+        turns = {kind: turn for turn, kind in enumerate(dict.fromkeys(kinds[place] for place in order))}
+        order.sort(key=lambda place: turns[kinds[place]])
+    places = set(order[:held])
     making = [place for place in range(count) if place not in places]
     return samples.subset(making), samples.subset(sorted(places))
+
+
+def rare_kinds(model: ir.Model, samples: SampleSet) -> tuple[int, ...]:
+    """The predicted class of every sample, where these show less than half of the classes that there are."""
+    if samples.source != "data":
+        return ()
+    kinds = kinds_of(model, samples)
+    return kinds.of_feeds if kinds.rarity > RARE else ()
 
 
 @dataclass

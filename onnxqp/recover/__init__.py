@@ -13,6 +13,7 @@ from onnxqp.recover.iterate import (
     settled,
 )
 from onnxqp.recover.reconstruct import Refitted, recover_model
+from onnxqp.recover.unseen import kinds_of
 
 __all__ = [
     "Pruner",
@@ -20,6 +21,7 @@ __all__ = [
     "Refitted",
     "Stage",
     "channel_scorer",
+    "kinds_of",
     "plan_with_samples",
     "prune_and_recover",
     "recover_model",

@@ -7,6 +7,7 @@ classes: a channel that serves those without a sample looks as if nobody missed 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -16,18 +17,39 @@ from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 
-def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:
-    """How many classes there are for each that the model finds in the samples; 1 where its outputs are no scores."""
-    seen, known = set[int](), 0
+@dataclass(frozen=True)
+class Kinds:
+    """The classes that a model finds in samples: the first of every feed, all of them, and how many it knows."""
+
+    of_feeds: tuple[int, ...] = ()
+    seen: frozenset[int] = frozenset()
+    known: int = 0
+
+    @property
+    def rarity(self) -> float:
+        """How many classes there are for each that was seen; 1 where there are none."""
+        return self.known / len(self.seen) if self.seen else 1.0
+
+
+def kinds_of(model: ir.Model, feeds: Iterable[Feed]) -> Kinds:
+    """What samples are of, by the model's first output; none where that holds no scores."""
+    each, seen, known = [], set[int](), 0
     for _, outputs in Session(model, brief=True).run_each(feeds):
         first = next(iter(outputs.values()))
         rows = len(first) if isinstance(first, np.ndarray) and first.ndim else 0
         scores = class_scores(first, rows, certain=False)
         if scores is None or are_directions(scores):
-            return 1.0
+            return Kinds()
+        found = predictions(scores).tolist()
         known = scores.shape[1]
-        seen.update(predictions(scores).tolist())
-    return known / len(seen) if seen else 1.0
+        each.append(found[0])
+        seen.update(found)
+    return Kinds(tuple(each), frozenset(seen), known)
+
+
+def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:
+    """How many classes there are for each that the model finds in the samples; 1 where its outputs are no scores."""
+    return kinds_of(model, feeds).rarity
 
 
 def protection(rarity: float, depth: float) -> float:

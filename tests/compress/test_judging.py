@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxqp.compress.judging import HeldBack, split
+from onnxqp.compress.judging import HeldBack, rare_kinds, split
 from onnxqp.data import from_feeds
 from onnxqp.runtime import Session
 from onnxqp.specs import InputSpec
@@ -77,6 +77,24 @@ def test_what_makes_a_candidate_does_not_judge_it(count, wanted, held):
     making, choosing = split(samples(count), wanted, 0)
     assert len(choosing) == held
     assert sorted((*making.indices, *choosing.indices)) == list(range(count))
+
+
+def test_what_judges_is_of_other_kinds():
+    kinds = [place // 16 for place in range(288)]
+    making, choosing = split(samples(288), 256, 0, kinds)
+    assert len(choosing) == 96
+    assert sorted((*making.indices, *choosing.indices)) == list(range(288))
+    of_making, of_choosing = ({kinds[place] for place in found.indices} for found in (making, choosing))
+    assert len(of_choosing) == 6
+    assert not of_making & of_choosing
+
+
+def test_classes_are_told_apart_where_samples_show_few_of_them():
+    weight = np.zeros((2, 5), np.float32)
+    weight[:, 0], weight[:, 1] = -1, 1  # the second class for any positive input, the third for 0
+    weight[:, 2:] = -1
+    assert rare_kinds(linear(weight), samples(4)) == (0, 1, 1, 1)
+    assert rare_kinds(linear(weight[:, :3]), samples(4)) == ()
 
 
 def test_too_few_are_used_twice():

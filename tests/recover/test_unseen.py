@@ -11,7 +11,7 @@ from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
 from onnxqp.recover import scoring
 from onnxqp.recover.scoring import score_channels
-from onnxqp.recover.unseen import classes_per_seen, protection
+from onnxqp.recover.unseen import Kinds, classes_per_seen, kinds_of, protection
 from onnxqp.runtime import Session
 
 
@@ -33,7 +33,9 @@ def test_classes_are_counted_as_the_model_finds_them() -> None:
     build = Build()
     model = build.model(classifier(build))
     given = feeds(build)
-    found = {int(np.argmax(next(iter(Session(model).run(feed).values())))) for feed in given}
+    each = tuple(int(np.argmax(next(iter(Session(model).run(feed).values())))) for feed in given)
+    found = set(each)
+    assert kinds_of(model, given) == Kinds(each, frozenset(found), 6)
     assert classes_per_seen(model, given) == pytest.approx(6 / len(found))
     assert classes_per_seen(model, given[:1]) == 6
 
