@@ -51,7 +51,8 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
     """Find the candidate that fits the gates best, on calibration samples that are held back from making it."""
     run, data, threads = job.run, job.data_options, job.measure.threads
     source = inputs.calibration.source
-    making, choosing = split(inputs.calibration, data.samples, data.seed, rare_kinds(job.normal, inputs.calibration))
+    kinds = rare_kinds(job.normal, inputs.calibration)
+    making, choosing = split(inputs.calibration, data.samples, data.seed, kinds)
     record = Calibration(source, len(making), inputs.held_back + len(choosing), options.quantize.method)
     feeds = Feeds(making, data.batch_size)
     prune = settled(options.prune, source)
@@ -88,7 +89,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         threads,
         run.warn,
         run.advance("search"),
-        typical=not made_up,
+        typical=not made_up and not kinds,
     )
     if prune.asked:
         return way.once(prune), record

@@ -79,13 +79,16 @@ class HeldBack:
 
     def holds_classes(self) -> bool:
         """Whether the original's output looks like class scores, on all samples: no embeddings, unless it was named."""
-        named = self.output_name is not None
+        named, all_ = self.output_name is not None, list[Doubles]()
         for feed, ours in self._references():
             output = ours[class_output(ours, self.output_name)]
             scores = class_scores(output, samples_in(feed), certain=named)
-            if scores is None or (not named and are_directions(scores)):
+            if scores is None:
                 return False
-        return True
+            all_.append(scores)
+        widths = {scores.shape[1] for scores in all_}
+        # scores of one sample may have length 1 by chance
+        return named or len(widths) != 1 or not are_directions(np.concatenate(all_))
 
     def closeness(self, candidate: Session) -> Closeness:
         """Run a candidate on all samples."""

@@ -61,7 +61,7 @@ class Search:
     threads: int
     warn: Warn
     advance: Callable[[int, int | None], None]
-    typical: bool = True  # samples show what a model will see: what four bits cost, too
+    typical: bool = True  # samples show what a model will see, most of its classes: what four bits cost, too
     judged: list[Candidate] = field(default_factory=list)
     float_ns: float | None = None  # what the table says of the original
     refusal: str = ""  # why the last step that could not be made could not

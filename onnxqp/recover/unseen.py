@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnxqp.evaluate.scores import are_directions, class_scores, predictions
+from onnxqp.evaluate.scores import Doubles, are_directions, class_scores, predictions
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
@@ -33,18 +33,21 @@ class Kinds:
 
 def kinds_of(model: ir.Model, feeds: Iterable[Feed]) -> Kinds:
     """What samples are of, by the model's first output; none where that holds no scores."""
-    each, seen, known = [], set[int](), 0
+    each, all_ = list[int](), list[Doubles]()
     for _, outputs in Session(model, brief=True).run_each(feeds):
         first = next(iter(outputs.values()))
         rows = len(first) if isinstance(first, np.ndarray) and first.ndim else 0
         scores = class_scores(first, rows, certain=False)
-        if scores is None or are_directions(scores):
+        if scores is None:
             return Kinds()
-        found = predictions(scores).tolist()
-        known = scores.shape[1]
-        each.append(found[0])
-        seen.update(found)
-    return Kinds(tuple(each), frozenset(seen), known)
+        each.append(int(predictions(scores)[0]))
+        all_.append(scores)
+    if not all_ or len({scores.shape[1] for scores in all_}) > 1:
+        return Kinds()
+    together = np.concatenate(all_)
+    if are_directions(together):  # scores of one sample may have length 1 by chance
+        return Kinds()
+    return Kinds(tuple(each), frozenset(predictions(together).tolist()), together.shape[1])
 
 
 def classes_per_seen(model: ir.Model, feeds: Iterable[Feed]) -> float:

@@ -114,6 +114,18 @@ def test_what_cannot_be_met_is_a_missed_gate_and_the_frontier_is_shown(compresse
     assert not (tmp_path / "out.onnx").exists()
 
 
+def test_samples_of_few_classes_do_not_say_what_four_bits_cost(compressed, place, tmp_path):
+    session = Session(place / "net.onnx")
+    images = np.load(place / "calib.npz")["x"]
+    found = np.array([next(iter(session.run({"x": image[None]}).values())).argmax() for image in images])
+    np.savez(tmp_path / "one.npz", x=images[found == np.bincount(found).argmax()])
+    one = DataOptions(str(tmp_path / "one.npz"), samples=64)
+    gates, asked = Gates(min_agreement=80), options(size_ratio=0.2)
+    assert compressed(gates, validate=True).quantization.weights_packed
+    assert compressed(gates, validate=True, data=one, force=True).quantization.weights_packed is None
+    assert compressed(gates, validate=True, data=one, force=True, how=asked).quantization.weights_packed
+
+
 def test_made_up_inputs_choose_no_channels(compressed):
     report = compressed(data=DataOptions(samples=8))
     assert report.pruning is None

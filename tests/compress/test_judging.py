@@ -60,6 +60,7 @@ def test_embeddings_of_length_one_predict_no_class():
     assert not held.holds_classes()
     assert HeldBack(linear(weight), unit, "s").holds_classes()  # named, it is believed
     assert HeldBack(linear(weight), FEEDS).holds_classes()
+    assert HeldBack(linear(weight), [*unit, *FEEDS]).holds_classes()  # some have length 1 by chance
     held.classes = False
     found = held.closeness(Session(linear(-weight)))
     assert (found.agreement, found.drop) == (None, None)
