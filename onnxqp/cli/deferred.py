@@ -1,6 +1,7 @@
 """Imports that most commands never need, put off until they are.
 
-onnx_ir imports sympy, 0.3 s of every command, for arithmetic with symbolic sizes, which nothing here asks of it.
+onnx_ir imports sympy, 0.3 s of every command, for arithmetic with symbolic sizes, which nothing here asks of it. The
+LazyLoader of importlib does not help: it executes a module at the first import statement that finds it.
 """
 
 from __future__ import annotations

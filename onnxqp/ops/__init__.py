@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxqp.graph import constant
 from onnxqp.ops import (
     attention,
     concat,
@@ -82,4 +86,15 @@ def rule_for(node: ir.Node) -> Operator:
     return RULES.get(key, _UNKNOWN)
 
 
-__all__ = ["RULES", "Operator", "rule_for"]
+def rebuilt(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    """The array of a constant, or what nodes that rebuild weights make of constants alone; None of anything else."""
+    array, maker = constant(value), None if value is None else value.producer()
+    if array is not None or maker is None or not rule_for(maker).rebuilds:
+        return array
+    operands = [rebuilt(operand) for operand in maker.inputs]
+    if any(found is None and given is not None for found, given in zip(operands, maker.inputs, strict=True)):
+        return None
+    return rule_for(maker).rebuild(maker, operands)
+
+
+__all__ = ["RULES", "Operator", "rebuilt", "rule_for"]

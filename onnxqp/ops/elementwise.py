@@ -219,9 +219,9 @@ class Cast(Elementwise):
         return folding.same_elements(node, known)
 
     def rebuild(self, node: ir.Node, operands: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any]:
-        dtype = node.outputs[0].dtype
-        assert dtype is not None
-        return np.asarray(operands[0]).astype(dtype.numpy())
+        like = operands[1] if len(operands) > 1 else None
+        to = ir.DataType(attribute_int(node, "to", ir.DataType.FLOAT)).numpy() if like is None else like.dtype
+        return np.asarray(operands[0]).astype(to)
 
 
 class Add(Arithmetic):

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Family, Labels, Weight
-from onnxqp.graph import constant, is_constant
-from onnxqp.ops import rule_for
+from onnxqp.graph import is_constant
+from onnxqp.ops import rebuilt, rule_for
 from onnxqp.prune.importance import FloatArray
 from onnxqp.prune.magnitude import slice_norms
 
@@ -87,11 +87,11 @@ def weight_values(graph: ir.Graph) -> dict[str, ir.Value]:
 
 def real_numbers(weight: Weight, values: Mapping[str, ir.Value]) -> npt.NDArray[Any] | None:
     """A weight as the numbers that it stands for, computed from integers where it is stored so."""
-    array = _rebuilt(values.get(weight.value))
+    array = rebuilt(values.get(weight.value))
     if array is None or weight.scale is None:
         return array
     along = weight.scale.axis
-    scale, zero = (_rebuilt(values.get(name)) if name else None for name in (weight.scale.scale, weight.scale.zero))
+    scale, zero = (rebuilt(values.get(name)) if name else None for name in (weight.scale.scale, weight.scale.zero))
 
     def shown(each: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if each.size == 1 or along is None:
@@ -102,16 +102,6 @@ def real_numbers(weight: Weight, values: Mapping[str, ir.Value]) -> npt.NDArray[
     if zero is not None:
         real = real - shown(zero)
     return real if scale is None else real * shown(scale)
-
-
-def _rebuilt(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    array, producer = constant(value), None if value is None else value.producer()
-    if array is not None or producer is None or not rule_for(producer).rebuilds:
-        return array
-    operands = [_rebuilt(operand) for operand in producer.inputs]
-    if any(found is None and given is not None for found, given in zip(operands, producer.inputs, strict=True)):
-        return None
-    return rule_for(producer).rebuild(producer, operands)
 
 
 def find_slots(graph: ir.Graph, labels: AxisLabels, roots: Labels) -> Slots:

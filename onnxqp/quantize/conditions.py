@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.graph import constant, is_constant
-from onnxqp.ops import rule_for
+from onnxqp.ops import rebuilt, rule_for
 from onnxqp.specs import Activation, Compute, Float, Movement, Role
 
 _EIGHT_BITS = (ir.DataType.UINT8, ir.DataType.INT8)
@@ -56,19 +55,9 @@ class _Steps:
         return bool(below and (high is None or np.rint(high / scale) + zero >= most))
 
 
-def _folded(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    """The array of a constant, also of one stored in another form, which the runtime folds before it fuses anything."""
-    maker = None if value is None else value.producer()
-    if maker is None or is_constant(value) or not rule_for(maker).rebuilds or not rule_for(maker).folds(maker):
-        return constant(value)
-    stored = [constant(each) for each in maker.inputs]
-    typed = maker.outputs[0].dtype is not None
-    return rule_for(maker).rebuild(maker, stored) if typed and all(each is not None for each in stored) else None
-
-
 def _steps(node: ir.Node) -> _Steps:
     integers = node.inputs[0] if node.op_type == "DequantizeLinear" else node.outputs[0]
-    scale = _folded(node.inputs[1])
+    scale = constant(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None
     zero = constant(given) if given is not None else None if scale is None else np.zeros(scale.shape, np.uint8)
     kind = integers.dtype if integers is not None else None
@@ -156,7 +145,7 @@ def _about_bias(node: ir.Node, role: Compute) -> Iterator[str]:
         kind = _steps(producer).kind
         if kind != ir.DataType.INT32:
             yield f"its bias is {'unknown' if kind is None else kind.name.lower()}, not int32"
-    elif _folded(bias) is None:
+    elif rebuilt(bias) is None:
         yield "its bias is not constant"
 
 

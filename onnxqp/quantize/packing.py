@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxqp.graph import add_initializer, constant, renew_names, set_initializer, unique_name
 from onnxqp.model import clone
 from onnxqp.normalize.cleanup import remove_dead
-from onnxqp.ops import rule_for
+from onnxqp.ops import rebuilt, rule_for
 from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.layer_inputs import layer_roundings
 from onnxqp.quantize.levels import LEVELS, choose_levels, nearest_levels
@@ -147,17 +147,6 @@ def _safe_sums(values: npt.NDArray[np.int8], role: Compute | None) -> list[tuple
 
 
 # ---- what is there
-
-
-def rebuilt(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
-    """The array of a constant, or what nodes make of constants alone."""
-    array, maker = constant(value), None if value is None else value.producer()
-    if array is not None or maker is None or not rule_for(maker).rebuilds:
-        return array
-    operands = [rebuilt(operand) for operand in maker.inputs]
-    if any(found is None and given is not None for found, given in zip(operands, maker.inputs, strict=True)):
-        return None
-    return rule_for(maker).rebuild(maker, operands)
 
 
 def _made(model: ir.Model) -> list[ir.Value]:
