@@ -10,7 +10,8 @@ a segment are laid out and reshaped as the elements are. Three things need care:
   positions instead would tie more channels with every shuffle, until ShuffleNet had one class per stage. It is done
   only where the merged axis is still one of several, and each block would need an order of its own.
 - Dimensions that are not known to be equal before and after leave one opaque segment between what matches from the
-  front and what matches from the back; nothing inside it can be cut.
+  front and what matches from the back. Of it only the last axis can be cut, where one of its sizes before and after
+  divides the other: heads merge with the batch, `[N, S, hd] -> [N, S * h, d]`, and back.
 """
 
 from __future__ import annotations
@@ -172,8 +173,7 @@ def _reshape_family(
 ) -> Family | None:
     home = segments[_home(segments, family)]
     if not home.known:
-        labels.pin(family.labels, node, "reshaped to dimensions that are not known")
-        return None
+        return _across_unknown(node, labels, family, home, before, after)
     opaque = {axis for segment in segments if not segment.known for axis in segment.before}
     family = labels.coarsen(family, [axis for axis in family.axes if axis not in opaque])
     behind = _behind(family.axes, home)
@@ -188,6 +188,28 @@ def _reshape_family(
     elif labels.split(node, made.labels.reshape(-1, made.labels.shape[-1])):
         return _whole(labels, made)
     return made
+
+
+def _across_unknown(
+    node: ir.Node,
+    labels: AxisLabels,
+    family: Family,
+    home: Segment,
+    before: Sequence[int | None],
+    after: Sequence[int | None],
+) -> Family | None:
+    """The family on the last axis of an opaque segment, where its place there follows from that before: whatever the
+    sizes in front are, element i of a row of 64 stands at i % 16 of a row of 16. Channels of one place are tied."""
+    size, new = before[home.before[-1]], after[home.after[-1]] if home.after else None
+    if family.inner != home.before[-1] or size is None or new is None or (size % new and new % size):
+        labels.pin(family.labels, node, "reshaped to dimensions that are not known")
+        return None
+    row = labels.coarsen(family, [family.inner]).labels
+    if size > new:
+        rows = row.reshape(-1, new)
+        labels.tie(rows[:1], rows)
+        row = rows[0]
+    return Family((home.after[-1],), np.tile(row, new // len(row)))
 
 
 def _whole(labels: AxisLabels, family: Family) -> Family:

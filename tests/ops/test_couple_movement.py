@@ -35,6 +35,42 @@ def test_segments_that_are_not_known() -> None:
     assert found == [Segment(range(2), range(2), known=False), Segment(range(2, 4), range(2, 3))]
 
 
+@pytest.mark.parametrize("merged", [4, 16])
+def test_the_last_axis_behind_a_merge_with_the_batch(merged: int) -> None:
+    """[S, N, 8] -> [S, N * 8 / d, d] and back: places tie over what merged, whatever the batch."""
+    b = Build()
+    x = b.linear(b.input(3, 4, 5, symbolic={1: "N"}), 5, 8)
+    rows = b.op("Mul", b.op("Gather", b.op("Shape", x), b.const([1])), b.const([8]))
+    shape = b.op("Concat", b.const([3]), b.op("Div", rows, b.const([merged])), b.const([merged]), axis=0)
+    x = b.op("Transpose", b.op("Reshape", x, shape), perm=[1, 0, 2])
+    x = b.op("Reshape", b.op("Relu", x), b.const([-1, 8]))
+    feeds = [{"x": b.random.normal(size=(3, size, 5)).astype(np.float32)} for size in (2, 6)]
+    prunes(b, b.linear(x, 8, 4), groups=[min(merged, 8)], feeds=feeds)
+
+
+def test_a_last_axis_that_unknown_dimensions_spread() -> None:
+    b = Build()
+    x = b.linear(b.input(4, 3, 5, symbolic={0: "N", 1: "S"}), 5, 8)
+    x = b.op("Reshape", x, b.const([0, -1, 6]))
+    assert set(pinned(b, b.linear(x, 6, 4)).values()) >= {
+        "reshaped to dimensions that are not known (Reshape 'Reshape2')"
+    }
+
+
+def test_multi_head_attention_with_heads_merged_into_the_batch() -> None:
+    """`nn.MultiheadAttention` as exported: products of matrices over [N * heads, S, size]."""
+    b = Build()
+    x = b.input(3, 2, 8, symbolic={1: "N"})
+    batch = b.op("Gather", b.op("Shape", x), b.const([1]))
+    heads = b.op("Concat", b.const([3]), b.op("Mul", batch, b.const([2])), b.const([4]), axis=0)
+    q, k, v = (b.op("Reshape", b.linear(x, 8, 8), heads) for _ in range(3))
+    q, k, v = (b.op("Transpose", y, perm=perm) for y, perm in ((q, [1, 0, 2]), (k, [1, 2, 0]), (v, [1, 0, 2])))
+    mixed = b.op("Transpose", b.op("MatMul", b.op("Softmax", b.op("MatMul", q, k)), v), perm=[1, 0, 2])
+    whole = b.op("Concat", b.op("Mul", batch, b.const([3])), b.const([8]), axis=0)
+    feeds = [{"x": b.random.normal(size=(3, 5, 8)).astype(np.float32)}]
+    prunes(b, b.linear(b.op("Reshape", mixed, whole), 8, 6), groups=[4, 4], feeds=feeds)
+
+
 # ---- reshape and friends
 
 
