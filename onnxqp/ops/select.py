@@ -83,15 +83,13 @@ class Gather(Operator):
         place = np.full(size, -1, np.int64)
         place[kept] = np.arange(len(kept))
         renumbered = place[np.where(indices < 0, indices + size, indices)]
-        rows = renumbered.reshape(-1, indices.shape[-1]) if indices.ndim else renumbered.reshape(1, 1)
-        left = [row[row >= 0] for row in rows]
-        set_operand(
-            node,
-            1,
-            np.array(left, indices.dtype).reshape(*indices.shape[:-1], -1)
-            if indices.ndim
-            else renumbered.astype(indices.dtype),
-        )
+        if indices.ndim:
+            inner = [axes[-1] - axis for axes, _ in cut.masks(node.outputs[0])]
+            along = next((place for place in inner if 0 <= place < indices.ndim), indices.ndim - 1)
+            moved = np.moveaxis(renumbered, along, -1)
+            left = np.array([row[row >= 0] for row in moved.reshape(-1, moved.shape[-1])])
+            renumbered = np.moveaxis(left.reshape(*moved.shape[:-1], -1), -1, along)
+        set_operand(node, 1, renumbered.astype(indices.dtype))
 
     def elements(self, node: ir.Node, known: folding.Known) -> Elements | None:
         return folding.gather_elements(node, known)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Labels, Pin, components
+from onnxqp.graph import is_constant
 from onnxqp.ops import rule_for
 from onnxqp.options import Selection
 from onnxqp.prune.blocks import Component, bound_components, bundles
@@ -115,10 +116,10 @@ def _stuck(component: Component, built: Sequence[Labels], signature: npt.NDArray
 def _left_out(slots: Slots, selection: Selection) -> list[tuple[Labels, Pin]]:
     pins = []
     for number, slot in enumerate(slots.slots):
-        weight = slot.weight
-        reason = selection.reason_against(weight.node, weight.op_type) if slot.produced else None
-        if reason is not None:
-            pins.append((slots.of(number), Pin(weight.op_type, weight.node, reason)))
+        for node in dict.fromkeys(slot.readers) if slot.produced else ():
+            reason = selection.reason_against(node, slot.weight.op_type)
+            if reason is not None:
+                pins.append((slots.of(number), Pin(slot.weight.op_type, node, reason)))
     return pins
 
 
@@ -193,7 +194,7 @@ def _make_pinned(
 
 def _weightless(graph: ir.Graph, slots: Slots, pins: Sequence[Pin]) -> Iterator[PinnedGroup]:
     """Arithmetic whose weights, computed as it runs, have no channels to show."""
-    shown = {slot.weight.node for slot in slots.slots}
+    shown = {node for slot in slots.slots for node in slot.readers}
     reasons: dict[str, Pin] = {}
     for pin in pins:
         reasons.setdefault(pin.node, pin)
@@ -202,14 +203,22 @@ def _weightless(graph: ir.Graph, slots: Slots, pins: Sequence[Pin]) -> Iterator[
         if name in shown or not rule_for(node).macs(node):
             continue
         role = rule_for(node).quantization(node)
+        if isinstance(role, Compute) and role.weight is None:
+            continue  # a product of two activations: its channels are those of what makes them, and shown there
         if name in reasons:
             yield PinnedGroup(name, [name], describe(reasons[name]))
         elif isinstance(role, Compute) and role.weight is not None:
-            yield PinnedGroup(name, [name], "its weight is not constant")
+            yield PinnedGroup(name, [name], _why_weightless(node.inputs[role.weight.index]))
+
+
+def _why_weightless(weight: ir.Value | None) -> str:
+    if weight is None or not is_constant(weight) or weight.shape is None:
+        return "its weight is not constant"
+    return f"no axis of its weight, of shape {list(weight.shape)}, holds channels that could go"
 
 
 def _nodes(members: Sequence[Slot]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(slot.weight.node for slot in members))
+    return tuple(dict.fromkeys(node for slot in members for node in slot.readers))
 
 
 def describe(pin: Pin) -> str:

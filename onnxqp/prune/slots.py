@@ -23,11 +23,15 @@ from onnxqp.prune.magnitude import slice_norms
 
 @dataclass(frozen=True)
 class Slot:
-    """One axis of one weight, as far as it carries labels. `produced`: its slices make channels, or else read them."""
+    """One axis of one weight, as far as it carries labels. `produced`: its slices make channels, or else read them.
+
+    `weight` is that of the first node that reads it so, `readers` are all nodes that do: a head shared by all levels.
+    """
 
     weight: Weight
     family: Family
     produced: bool
+    readers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,13 @@ def _slots(graph: ir.Graph, labels: AxisLabels) -> Iterator[Slot]:
             continue
         for axis, produced in ((weight.produced, True), (weight.consumed, False)):
             family = None if axis is None else labels.family(weight.value, axis)
-            if family is not None and axis is not None and (produced or (weight.value, axis) not in found):
-                found[(weight.value, axis)] = Slot(weight, family, produced)
+            if family is None or axis is None:
+                continue
+            before = found.get((weight.value, axis))
+            if before is None:
+                found[(weight.value, axis)] = Slot(weight, family, produced, (weight.node,))
+            else:
+                first = weight if produced and not before.produced else before.weight
+                readers = (*before.readers, weight.node)
+                found[(weight.value, axis)] = Slot(first, family, produced or before.produced, readers)
     yield from found.values()

@@ -403,3 +403,12 @@ def test_filled_tensor_of_a_computed_shape() -> None:
     zeros = b.op("ConstantOfShape", b.op("Shape", x))
     joined = b.op("Concat", x, b.op("Add", zeros, b.conv("x", 3, 8)), axis=1)
     prunes(b, b.conv(joined, 16, 4), groups=[8, 8], feeds=[{"x": b.feed["x"][:1]}])
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1, 1, 8), (8, 1)])
+def test_channels_gathered_into_a_new_shape(shape: tuple[int, ...]) -> None:
+    """`as_strided`, as PyTorch's newer exporter writes views: the channels are not the last axis of the indices."""
+    b = Build()
+    rows = b.op("Relu", b.linear(b.input(1, 5), 5, 8))
+    taken = b.op("Gather", b.op("Reshape", rows, b.const([8])), b.const(np.arange(8).reshape(shape)), axis=0)
+    prunes(b, b.linear(b.op("Reshape", b.op("Relu", taken), b.const([1, -1])), 8, 4), groups=[8])
