@@ -106,7 +106,9 @@ def _rounded(array: Floats, magnitudes: tuple[Floats, ...], dtype: np.dtype[np.s
     form = Form(np.empty(0, dtype), scales)
     steps = np.rint(array / form.scale)
     np.clip(steps, -levels, levels, out=steps)
-    return _quality(steps * form.scale - array, array), Form(steps.astype(dtype), scales)
+    with np.errstate(over="ignore", invalid="ignore"):  # the mask of an attention holds the largest of all floats
+        error = steps * form.scale - array
+    return _quality(error, array), Form(steps.astype(dtype), scales)
 
 
 def _storable(scale: Floats) -> Floats:

@@ -149,3 +149,10 @@ def test_a_form_stands_for_its_weight(seed, shape):
 def test_what_no_integers_can_say_stays():
     assert smallest_form(np.zeros((64, 64), np.float32)) is None
     assert wide_form(np.full((4, 4), np.inf, np.float32)) is None
+
+
+def test_an_attention_mask_of_the_largest_floats_stays_in_silence():
+    """Warnings are errors here: rounded up, the largest of all floats is infinite."""
+    mask = np.triu(np.full((16, 16), np.finfo(np.float32).min), 1)
+    assert smallest_form(mask) is None
+    assert wide_form(mask) is None
