@@ -119,7 +119,11 @@ class Material:
 
     def plan(self, decision: Decision) -> QuantizationPlan:
         """What would be inserted."""
-        return make_plan(self.annotation, decision, self.target, lambda value: self._span(value.name or ""))
+        plan = make_plan(self.annotation, decision, self.target, lambda value: self._span(value.name or ""))
+        origins = {} if self.recurrences is None else self.recurrences.origins
+        returned = {name: op_name(origins[name]) for name in origins.keys() & set(decision.reasons)}
+        nodes = (replace(node, op_type=returned.get(node.node, node.op_type)) for node in plan.nodes)
+        return replace(plan, nodes=tuple(nodes)) if returned else plan
 
     def _range(self, name: str, histogram: Histogram, *, alone: bool) -> Range:
         """By the method asked for; `auto` looks at what becomes of a value that shares its range with no other."""

@@ -7,7 +7,8 @@ depends on nothing else in the model: the clock is asked first of all, and the r
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +39,16 @@ class Recurrences:
     speedup: float
     float_ns: float
 
+    @functools.cached_property
+    def origins(self) -> Mapping[str, ir.Node]:
+        """The layers as they are in the original, by name."""
+        return {node.name or "": node for node in iterate(self.original) if node.name in self.names}
+
     def to_float(self, model: ir.Model, names: Collection[str]) -> None:
         """Give those of the layers that are named their float weights back, in place, in a model made of this one."""
-        origins = {node.name: node for node in iterate(self.original) if node.name in self.names}
         renew_names(model)
-        for node in [node for node in iterate(model) if node.name in origins and node.name in names]:
-            _restore(node, origins[node.name or ""])
+        for node in [node for node in iterate(model) if node.name in self.origins and node.name in names]:
+            _restore(node, self.origins[node.name or ""])
         remove_dead(model)
 
 
