@@ -43,7 +43,7 @@ from onnxqp.options import (
 from onnxqp.prune import check_pattern
 from onnxqp.prune import plan as plan_pruning
 from onnxqp.quantize import FEW, plan_quantization, quantize_model
-from onnxqp.recover import plan_with_samples, prune_and_recover, recovery_kind, settled
+from onnxqp.recover import may_perforate, plan_with_samples, prune_and_recover, recovery_kind, settled
 from onnxqp.report.records import ModelLatency
 from onnxqp.runtime import Session, ceilings, cpu, versions
 from onnxqp.sensitivity import measure_regions
@@ -191,6 +191,7 @@ def prune(
         inputs = job.inputs()
         source = inputs.calibration.source
         options, kind = settled(options, source), recovery_kind(options.recover, source)
+        tried = tried or may_perforate(job.normal, options, kind)
         feeds = Feeds(inputs.calibration, job.data_options.batch_size)
         if job.write.dry_run and not tried:
             record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed, threads=job.measure.threads)

@@ -25,6 +25,9 @@ class Concat(Operator):
     joins: ClassVar[bool] = True
     keeps_axes: ClassVar[bool] = True
 
+    def keeps_places(self, node: ir.Node) -> bool:
+        return attribute_int(node, "axis", 0) == 1
+
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         couple_joined(node, labels, range(len(node.inputs)))
 

@@ -14,7 +14,7 @@ from onnxqp.ops.cost import dimension, element_count
 from onnxqp.ops.grouped import Layer, couple_grouped
 from onnxqp.ops.join import dims_of, join, rank_of
 from onnxqp.ops.operator import Affine, Operator
-from onnxqp.ops.windows import convolution_fault
+from onnxqp.ops.windows import Window, convolution_fault, free_window
 from onnxqp.specs import Compute, Role
 
 
@@ -42,6 +42,10 @@ class Conv(Operator):
 
     def contraction(self, node: ir.Node) -> Windows | None:
         return _windows(node, transposed=False)
+
+    def window(self, node: ir.Node) -> Window | None:
+        kernel = dims_of(node.inputs[1])[2:]
+        return None if None in kernel else free_window(node, [size or 1 for size in kernel])
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.conv_role(node)

@@ -30,6 +30,9 @@ class BatchNormalization(Normalization):
     op_types: ClassVar[tuple[str, ...]] = ("BatchNormalization",)
     channels_first: ClassVar[bool] = True
 
+    def keeps_places(self, node: ir.Node) -> bool:
+        return True
+
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         if attribute_int(node, "training_mode", 0):
             raise CannotCouple("a BatchNormalization in training mode")

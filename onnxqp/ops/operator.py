@@ -19,6 +19,7 @@ import onnx_ir as ir
 from onnxqp.axes import Pin
 from onnxqp.graph import subgraphs
 from onnxqp.ops.contraction import Contraction
+from onnxqp.ops.windows import Window
 from onnxqp.specs import Float, Role
 
 if TYPE_CHECKING:
@@ -64,6 +65,18 @@ class Operator:
 
     channels_first: ClassVar[bool] = False  # input 0 is an image: channels on axis 1, the axes behind it are mixed
     keeps_axes: ClassVar[bool] = False  # axes of the inputs are axes of the output, aligned from the right
+
+    def averages(self, node: ir.Node) -> bool:
+        """Whether output 0 is the mean of an image over all places in space; `plain` makes it a GlobalAveragePool."""
+        return False
+
+    def keeps_places(self, node: ir.Node) -> bool:
+        """Whether every place in space of output 0, an image, follows from that place of the inputs alone."""
+        return self.pointwise
+
+    def window(self, node: ir.Node) -> Window | None:
+        """What is read for one place of the output, where the output may be computed at every n-th place instead."""
+        return None
 
     moves: ClassVar[bool] = False  # the elements of the output are those of input 0, moved about
     joins: ClassVar[bool] = False  # those of all inputs

@@ -7,10 +7,11 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Reduction
+from onnxqp.graph import attribute_ints
 from onnxqp.ops import pooling, quantizing
 from onnxqp.ops.join import join, rank_of
 from onnxqp.ops.operator import Operator
-from onnxqp.ops.windows import window_fault
+from onnxqp.ops.windows import Window, free_window, window_fault
 from onnxqp.specs import Compute, Role
 
 
@@ -29,6 +30,9 @@ class MaxPool(Operator):
             labels.pin_node(node, "the indices of MaxPool count across channels")
         couple_window(node, labels)
 
+    def window(self, node: ir.Node) -> Window | None:
+        return free_window(node, attribute_ints(node, "kernel_shape"))
+
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.max_pool_role(node)
 
@@ -46,8 +50,14 @@ class AveragePool(Operator):
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         couple_window(node, labels)
 
+    def window(self, node: ir.Node) -> Window | None:
+        return free_window(node, attribute_ints(node, "kernel_shape"))
+
     def quantization(self, node: ir.Node) -> Role:
         return pooling.average_role(node) if node.op_type == "AveragePool" else quantizing.no_kernel(node)
+
+    def averages(self, node: ir.Node) -> bool:
+        return node.op_type == "AveragePool" and pooling.is_whole_window(node)
 
     def plain(self, node: ir.Node) -> bool:
         return node.op_type == "AveragePool" and pooling.global_from_window(node)
@@ -65,6 +75,9 @@ class GlobalAveragePool(Operator):
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         _couple_global(node, labels, Reduction.MEAN)
+
+    def averages(self, node: ir.Node) -> bool:
+        return True
 
     def quantization(self, node: ir.Node) -> Role:
         return Compute("GlobalAveragePool", (0,)) if node.op_type == "GlobalAveragePool" else quantizing.no_kernel(node)

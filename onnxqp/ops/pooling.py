@@ -80,18 +80,31 @@ def convolution_from_average(node: ir.Node) -> None:
     node.replace_input_with(1, rebuilt.outputs[0])
 
 
-def global_from_window(node: ir.Node) -> bool:
-    """A window over the whole image is a GlobalAveragePool, whose integer kernel is as fast as the float one."""
+def is_whole_window(node: ir.Node) -> bool:
+    """Whether there is one window, over the whole image."""
     shape, kernel = dims(node.inputs[0]), attribute_ints(node, "kernel_shape")
     if shape is None or kernel is None or None in shape[2:] or tuple(kernel) != shape[2:]:
         return False
     if any(attribute_ints(node, "pads") or []) or attribute_string(node, "auto_pad", "NOTSET").startswith("SAME"):
         return False
-    if any(step != 1 for step in attribute_ints(node, "dilations") or []):
+    return all(step == 1 for step in attribute_ints(node, "dilations") or [])
+
+
+def global_from_window(node: ir.Node) -> bool:
+    """A window over the whole image is a GlobalAveragePool, whose integer kernel is as fast as the float one."""
+    if not is_whole_window(node):
         return False
     node.op_type = "GlobalAveragePool"
     node.attributes.clear()
     return True
+
+
+def is_mean_of_space(node: ir.Node, axes: Sequence[int]) -> bool:
+    """Whether a mean is over the axes of space of an image, in float32."""
+    source, count = node.inputs[0], rank(node.inputs[0])
+    if source is None or count is None or count < 4 or sorted(axes) != list(range(2, count)):
+        return False
+    return isinstance(node.graph, ir.Graph) and source.dtype == ir.DataType.FLOAT
 
 
 def global_from_mean(node: ir.Node, axes: Sequence[int]) -> bool:
@@ -99,10 +112,8 @@ def global_from_mean(node: ir.Node, axes: Sequence[int]) -> bool:
 
     Not over the last axis of a sequence: onnxruntime finds LayerNormalization by its ReduceMean.
     """
-    source, graph, count = node.inputs[0], node.graph, rank(node.inputs[0])
-    if source is None or count is None or count < 4 or sorted(axes) != list(range(2, count)):
-        return False
-    if not isinstance(graph, ir.Graph) or source.dtype != ir.DataType.FLOAT:
+    graph, count = node.graph, rank(node.inputs[0]) or 0
+    if not is_mean_of_space(node, axes) or not isinstance(graph, ir.Graph):
         return False
     kept = attribute_int(node, "keepdims", 1) == 1
     node.op_type = "GlobalAveragePool"

@@ -25,6 +25,9 @@ class ReduceMean(Operator):
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)
 
+    def averages(self, node: ir.Node) -> bool:
+        return pooling.is_mean_of_space(node, _constant_axes(node))
+
     def plain(self, node: ir.Node) -> bool:
         return pooling.global_from_mean(node, _constant_axes(node))
 

@@ -2,9 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
-from onnxqp.graph import attribute_int, attribute_ints, dims
+from onnxqp.graph import attribute_int, attribute_ints, attribute_string, dims
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a node reads for one place of its output, one number for each axis of space; `pads` as ONNX has them."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    @property
+    def is_point(self) -> bool:
+        """Whether each place of the output follows from the same place of the input alone."""
+        return not any(self.pads) and {*self.kernel, *self.strides} == {1}
+
+
+def free_window(node: ir.Node, kernel: list[int] | None) -> Window | None:
+    """The window of a node whose strides may be multiplied: the output is then every n-th place of what it was.
+
+    None where sizes follow from strides in another way (rounding up, automatic padding of strided windows), or places
+    are numbered.
+    """
+    numbered = len(node.outputs) > 1 and bool(node.outputs[1].uses() or node.outputs[1].is_graph_output())
+    if kernel is None or attribute_int(node, "ceil_mode", 0) or numbered:
+        return None
+    strides = attribute_ints(node, "strides") or [1] * len(kernel)
+    pads = _explicit_pads(node, kernel, strides)
+    return None if pads is None else Window(tuple(kernel), tuple(strides), tuple(pads))
+
+
+def _explicit_pads(node: ir.Node, kernel: list[int], strides: list[int]) -> list[int] | None:
+    automatic = attribute_string(node, "auto_pad", "NOTSET")
+    if automatic == "NOTSET":
+        return attribute_ints(node, "pads") or [0] * (2 * len(kernel))
+    if automatic == "VALID":
+        return [0] * (2 * len(kernel))
+    if any(step != 1 for step in strides):
+        return None
+    dilations = attribute_ints(node, "dilations") or [1] * len(kernel)
+    whole = [(size - 1) * step for size, step in zip(kernel, dilations, strict=True)]
+    small, large = [size // 2 for size in whole], [size - size // 2 for size in whole]
+    return [*small, *large] if automatic == "SAME_UPPER" else [*large, *small]
+
+
+def multiply_strides(node: ir.Node, window: Window, steps: Sequence[int]) -> None:
+    """Every n-th place of the output only."""
+    node.attributes.pop("auto_pad", None)
+    node.attributes["pads"] = ir.AttrInt64s("pads", window.pads)
+    strides = [old * step for old, step in zip(window.strides, steps, strict=True)]
+    node.attributes["strides"] = ir.AttrInt64s("strides", strides)
 
 
 def window_fault(node: ir.Node) -> str | None:

@@ -196,6 +196,16 @@ class DroppedLayer:
 
 
 @dataclass(frozen=True)
+class Perforated:
+    """Averages over space that are taken over fewer places, for nodes in front of them compute no others."""
+
+    means: list[str]  # the nodes that average
+    members: list[str]  # nodes whose strides have grown
+    steps: list[int]  # one place of so many is left, along each axis of space
+    cost: float  # squared error of the worst output relative to its squared signal
+
+
+@dataclass(frozen=True)
 class Pruning:
     channels_before: int  # of the prunable groups
     channels_after: int
@@ -207,6 +217,7 @@ class Pruning:
     recovery: Recovery | None = None
     sparsity: Sparsity | None = None
     dropped: list[DroppedLayer] | None = None
+    perforated: list[Perforated] | None = None
 
 
 @dataclass(frozen=True)

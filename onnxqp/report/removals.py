@@ -1,4 +1,4 @@
-"""What went besides channels, in words: whole layers, and single weights."""
+"""What went besides channels, in words: whole layers, places in space, and single weights."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def dropped_layers(found: Pruning) -> Iterator[Line]:
         rest = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
         yield Line(f"{text.plural(len(layers), 'layer')} dropped: {names}{rest}")
         yield Line(f"they cost {max(layer.cost for layer in layers):.3g} of the outputs' squared signal", "quiet")
+
+
+def perforated(found: Pruning) -> Iterator[Line]:
+    """Which averages are taken over fewer places."""
+    for each in found.perforated or []:
+        steps = " x ".join(str(step) for step in each.steps)
+        means, members = ", ".join(each.means), ", ".join(each.members)
+        yield Line(f"averaged over one of {steps} places: {means}; strides grew in {members}")
+        yield Line(f"that costs {each.cost:.3g} of the outputs' squared signal", "quiet")
 
 
 def sparsity(found: Pruning) -> Iterator[Line]:
