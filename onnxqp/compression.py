@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnxqp.compress import Found, HeldBack, Search, goal_of, rare_kinds, split
+from onnxqp.compress import Found, HeldBack, Pace, Search, goal_of, rare_kinds, split
 from onnxqp.gather import Feeds, Inputs, as_options, spread
 from onnxqp.job import TRIAL_FEEDS, Job
 from onnxqp.options import CompressOptions, DataOptions, Gates, PruneOptions
@@ -90,6 +90,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         run.warn,
         run.advance("search"),
         typical=not made_up and not kinds,
+        pace=Pace(job.measured, timed=options.target == "auto"),
     )
     if prune.asked:
         return way.once(prune), record

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from onnxqp.options import Gates
 
 DEFAULT_DROP = 1.0  # points, with labels
 DEFAULT_AGREEMENT = 99.0  # percent, without
+ROOM_DB = 0.2
 TIE = 0.02  # speeds this close are taken for equal: the smaller candidate wins,
 SAME_SIZE = 0.1  # and of sizes this close the more faithful
 
@@ -70,6 +71,16 @@ class Goal:
         if self.min_agreement is not None and _changed(found) > 100 - self.min_agreement:
             return False
         return self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
+
+    def at_most(self, found: Closeness) -> Goal:
+        """The same where no more signal is asked for than there is in `found`: the model when it is only quantized."""
+        if self.min_sqnr_db is None or self.min_sqnr_db <= found.sqnr_db:
+            return self
+        return replace(self, min_sqnr_db=found.sqnr_db)
+
+    def leaves_room(self, found: Closeness) -> bool:
+        """Whether a candidate may yet lose something that can be told from nothing."""
+        return self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db + ROOM_DB
 
     def midway(self, found: Closeness) -> Goal:
         """The budgets of accuracy with half of what a candidate that keeps them leaves."""

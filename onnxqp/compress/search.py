@@ -2,7 +2,8 @@
 
 The unpruned model is quantized first. Then the model is pruned on, step by step, each step recovered towards the
 original; every step is a candidate in float and, where its accuracy allows, once more in int8. A step that loses too
-much ends the way, and the interval between it and the last good one is halved (on a logarithmic scale).
+much ends the way, and the interval between it and the last good one is halved (on a logarithmic scale). How many steps
+there are depends on what one takes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx_ir as ir
 from onnxqp.compress.candidates import Candidate
 from onnxqp.compress.goal import Closeness, Goal, Measured, choose, loss
 from onnxqp.compress.judging import CAREFUL, HeldBack
+from onnxqp.compress.pace import Pace
 from onnxqp.compress.packed import Order, order_weights
 from onnxqp.errors import UnsupportedError, VerificationError
 from onnxqp.model import to_bytes
@@ -64,6 +66,7 @@ class Search:
     typical: bool = True  # samples show what a model will see, most of its classes: what four bits cost, too
     judged: list[Candidate] = field(default_factory=list)
     float_ns: float | None = None  # what the table says of the original
+    pace: Pace = field(default_factory=Pace)
     refusal: str = ""  # why the last step that could not be made could not
 
     @property
@@ -107,8 +110,9 @@ class Search:
 
     def _descend(self, start: Stage, options: PruneOptions) -> bool:
         """Prune on until a step loses too much; whether any step could be made."""
-        last, share = start, 1.0
-        for wanted in SHARES:
+        last, share, ahead = start, 1.0, list(SHARES)
+        while ahead:
+            wanted = ahead.pop(0)
             stage = self._step(last, options, wanted)
             if stage is last:
                 continue
@@ -116,6 +120,10 @@ class Search:
                 self._halve(last, options, share, wanted)
                 return True
             last, share = stage, wanted
+            few = self.pace.fitting(ahead)
+            if len(few) < len(ahead):
+                self.warn("the search took fewer and larger steps than usual: each takes long on this model")
+            ahead = few
         return last is not start
 
     def _ends(self, stage: Stage) -> bool:
@@ -132,7 +140,7 @@ class Search:
     def _halve(self, good: Stage, options: PruneOptions, high: float, low: float) -> None:
         """Between a share that keeps the accuracy (or misses the speed) and one that does not (or reaches it)."""
         for _ in range(HALVINGS):
-            if high / low < FINE:
+            if high / low < FINE or self.pace.left() < 1:
                 return
             middle = math.sqrt(high * low)
             stage = self._step(good, options, middle)
@@ -149,6 +157,7 @@ class Search:
         left = self._ratio(stage)
         if share >= left:
             return stage
+        self.pace.begin()
         try:
             return self._cut(stage, replace(options, macs_ratio=share / left))
         except UnsupportedError as err:
@@ -170,13 +179,22 @@ class Search:
         """Judge a stage in int8, with blocks returned to float where that keeps the accuracy, else with int8 weights
         alone; what stands against it, if anything."""
         try:
-            result = quantize_model(stage.model, self.feeds, self.quantize, few=self.few, threads=self.threads)
+            result = quantize_model(
+                stage.model,
+                self.feeds,
+                self.quantize,
+                few=self.few,
+                threads=self.threads,
+                measured=self.held.measured,
+            )
         except UnsupportedError as err:
             return err
         for warning in result.warnings:
             self.warn(warning)
         first = self._of(stage, result, result.trial.placement.speedup)
         self._judge(first)
+        if not stage.records:
+            self.goal = self.goal.at_most(first.measured.closeness)
         limit = self.goal.most_bytes(self.bytes)
         if not self.goal.bounds_accuracy and limit is not None and first.measured.bytes > limit:
             self._packed(first, limit)
@@ -253,6 +271,8 @@ class Search:
     def _packed(self, base: Candidate, limit: int | None) -> bool:
         """Judge a candidate with weights in four bits; whether that keeps all budgets. Kernels stay as fast."""
         if base.made is None or not self._may_be_packed(base):
+            return False
+        if limit is None and not self.goal.leaves_room(base.measured.closeness):
             return False
         order = order_weights(base.model, list(self.few), self.held.measured)
         count = self._how_many(order, base, limit)

@@ -66,7 +66,7 @@ def choose(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) -> 
     return [
         weakest_bundles(
             group,
-            _rounded(group, keep, options, step),
+            _rounded(group, keep, options, step, _width(group)),
             by_score=options.ratio is None or options.allocation == "global",
         )
         for group, keep in zip(groups, wanted, strict=True)
@@ -138,19 +138,20 @@ def _globally(groups: Sequence[ChannelGroup], options: PruneOptions, step: int) 
 
 def _steps(group: ChannelGroup, options: PruneOptions, step: int) -> list[tuple[float, int]]:
     """What goes from one count that rounding leaves alone to the next: its mean score, and how many channels."""
-    found, left, score, width = [], group.size, 0.0, 0
+    found, left, score, width, at_once = [], group.size, 0.0, 0, _width(group)
     for bundle in sorted(group.bundles, key=lambda bundle: bundle.score):
         score += bundle.score * len(bundle.classes)
         width += len(bundle.classes)
-        if _rounded(group, left - width, options, step) == left - width:
+        if _rounded(group, left - width, options, step, at_once) == left - width:
             found.append((score / width, width))
             left, score, width = left - width, 0.0, 0
     return found
 
 
-def _rounded(group: ChannelGroup, keep: int, options: PruneOptions, step: int) -> int:
+def _rounded(group: ChannelGroup, keep: int, options: PruneOptions, step: int, width: int) -> int:
+    """`width` is that of the group."""
     return rounded_count(
-        group.size, keep, round_to=options.round_to, step=step, width=_width(group), minimum=options.min_channels
+        group.size, keep, round_to=options.round_to, step=step, width=width, minimum=options.min_channels
     )
 
 

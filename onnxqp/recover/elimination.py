@@ -18,6 +18,9 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 _EPSILON = 1e-9
+WORK = 2.5e8  # inverted elements that are written for a group; where one refit for each channel takes more, fewer do
+LEAST = 16  # refits
+POOL = 4  # times as many as go between two refits are considered for it
 _SHRINK = 16  # when this part of the inputs has gone, the inverse is rewritten without them
 
 
@@ -35,6 +38,7 @@ class Reader:
     weight: float
     _left: IntArray | None = None  # the inputs that `inverse` still has, ascending; None: all
     _gone: list[int] = field(default_factory=list)  # removed, but not from `inverse` yet
+    _buffer: FloatArray | None = None  # of the size of `inverse`
 
     def costs(self, channels: Sequence[int]) -> FloatArray:
         """What the removal of each channel costs, each by itself, given what has gone already."""
@@ -48,25 +52,39 @@ class Reader:
             at = self._at(rows)
             blocks = self.inverse[at[:, :, None], at[:, None, :]]
             weights = self.matrix[rows]
-            found[chosen] = np.einsum("cko,cko->c", weights, np.linalg.solve(blocks, weights))
+            solved = weights / blocks if rows.shape[1] == 1 else np.linalg.solve(blocks, weights)
+            found[chosen] = np.einsum("cko,cko->c", weights, solved)
         return np.maximum(found, 0.0) * self.weight
 
-    def remove(self, channel: int) -> None:
-        """Take a channel out and refit the rest."""
-        rows = self.places.get(channel)
-        if rows is None:
+    def remove(self, channels: Sequence[int]) -> None:
+        """Take channels out, all at once, and refit the rest."""
+        found = [self.places[channel] for channel in channels if channel in self.places]
+        if not found:
             return
+        rows = np.concatenate(found)
         at = self._at(rows)
         columns = self.inverse[:, at]
         factor = np.linalg.solve(self.inverse[np.ix_(at, at)], np.eye(len(rows)))
         self.matrix[slice(None) if self._left is None else self._left] -= columns @ (factor @ self.matrix[rows])
-        self.inverse -= columns @ factor @ columns.T
+        if self._buffer is None or len(self._buffer) != len(self.inverse):
+            self._buffer = np.empty_like(self.inverse)
+        self.inverse -= np.matmul(columns @ factor, columns.T, out=self._buffer)
         self.inverse[at], self.inverse[:, at] = 0.0, 0.0
         self.inverse[at, at] = 1.0  # never read again, but never singular
         self.matrix[rows] = 0.0
         self._gone += rows.tolist()
         if len(self._gone) * _SHRINK > len(self.inverse):
             self._shrink()
+
+    def only(self, channels: Sequence[int]) -> Reader:
+        """A copy that knows of these channels alone: what becomes of them when some of them go is the same."""
+        found = [(channel, self.places[channel]) for channel in channels if channel in self.places]
+        rows = np.concatenate([places for _, places in found]) if found else np.zeros(0, np.int64)
+        at, ends = self._at(rows), np.cumsum([len(places) for _, places in found])
+        places = {
+            channel: np.arange(end - len(old), end) for (channel, old), end in zip(found, ends.tolist(), strict=True)
+        }
+        return Reader(self.inverse[np.ix_(at, at)], self.matrix[rows], places, self.weight)
 
     def _at(self, rows: IntArray) -> IntArray:
         """Where inputs stand in `inverse`."""
@@ -99,9 +117,12 @@ def eliminate(
 ) -> FloatArray:
     """The cost of each channel when it goes, in the order in which they go; never falling along that order.
 
-    All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top. After
-    each, `watch` is told how many are gone and what they cost together: the readers are refitted to that by then.
+    All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top. Of
+    many channels some go before the readers are refitted, each the cheapest of those that were cheap after the last
+    refit. After each refit `watch` is told how many are gone and what they cost together.
     """
+    refit = sum(len(reader.inverse) ** 2 for reader in readers)
+    at_once = max(min(int(refit * len(channels) / WORK), len(channels) // LEAST), 1)
     left = list(channels)
     score = dict.fromkeys(channels, 0.0)
     reached = total = 0.0
@@ -111,16 +132,35 @@ def eliminate(
             for channel, cost in zip(left, costs.tolist(), strict=True):
                 score[channel] = reached + cost
             break
-        place = int(np.argmin(costs))
-        total += float(costs[place])
-        reached = max(reached, float(costs[place]))
-        channel = left.pop(place)
-        score[channel] = reached
+        going = _cheapest(readers, left, costs, min(at_once, len(left) - stop))
+        for channel, cost in going:
+            total += cost
+            reached = max(reached, cost)
+            score[channel] = reached
+        gone = {channel for channel, _ in going}
+        left = [channel for channel in left if channel not in gone]
         for reader in readers:
-            reader.remove(channel)
+            reader.remove([channel for channel, _ in going])
         if watch is not None:
             watch(len(channels) - len(left), total)
     return np.array([score[channel] for channel in channels])
+
+
+def _cheapest(readers: Sequence[Reader], left: Sequence[int], costs: FloatArray, count: int) -> list[tuple[int, float]]:
+    """The next `count` channels to go, in order, and what each costs."""
+    if count == 1:
+        place = int(np.argmin(costs))
+        return [(left[place], float(costs[place]))]
+    pool = [left[place] for place in np.argsort(costs, kind="stable")[: count * POOL]]
+    parts, found = [reader.only(pool) for reader in readers], list[tuple[int, float]]()
+    for _ in range(count):
+        own = np.sum([part.costs(pool) for part in parts], axis=0)
+        place = int(np.argmin(own))
+        channel = pool.pop(place)
+        found.append((channel, float(own[place])))
+        for part in parts:
+            part.remove([channel])
+    return found
 
 
 def rising(costs: FloatArray) -> FloatArray:

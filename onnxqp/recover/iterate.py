@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxqp.axes import AxisLabels, Cut
+from onnxqp.axes import AxisLabels, Cut, Labels
 from onnxqp.errors import UnsupportedError, UsageError
 from onnxqp.evaluate.noise import Reference
 from onnxqp.measurements import Measurements
@@ -87,6 +87,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class _Scored:
+    """What the channels of a model were worth, by class of a grouping with these `roots`."""
+
+    model: ir.Model
+    roots: Labels
+    kind: Criterion
+    damage: npt.NDArray[np.float64]
+
+    def serves(self, model: ir.Model, roots: Labels, kind: Criterion) -> bool:
+        return self.model is model and self.kind == kind and np.array_equal(self.roots, roots)
+
+
+@dataclass(frozen=True)
 class Pruner:
     """Cuts a normalised model, step by step, and gives its accuracy back on `samples` after each.
 
@@ -103,6 +116,7 @@ class Pruner:
     threads: int = 1
     measured: Measurements | None = None
     progress: Progress | None = None
+    _scored: list[_Scored] = field(default_factory=list)
 
     def cut(self, stage: Stage, options: PruneOptions) -> Stage:
         """One step on from `stage`, by the amount in `options`, of what is left. Errors are those of `prune_model`.
@@ -118,7 +132,7 @@ class Pruner:
         return plain
 
     def _channels(self, stage: Stage, options: PruneOptions) -> Stage:
-        scorer = channel_scorer(options, self.samples, self.seed)
+        scorer = channel_scorer(options, self.samples, self.seed, self._scored)
         clock = _clock(stage.model, options, self.trial, self.threads, self.measured)
         done = prune_model(
             stage.model,
@@ -277,8 +291,14 @@ def _clock(
     return wall_clock(model, feeds, threads=threads, measured=measured)
 
 
-def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> Scorer | None:
-    """What scores channels on samples, for the criteria that need them; None for the others."""
+def channel_scorer(
+    options: PruneOptions, feeds: Sequence[Feed], seed: int, last: list[_Scored] | None = None
+) -> Scorer | None:
+    """What scores channels on samples, for the criteria that need them; None for the others.
+
+    `last` holds two models that were scored last, and is given back where that is asked once more: how much is cut of a
+    model does not change what its channels are worth.
+    """
     kind = options.criterion
     if kind == "mean-activation":
         return lambda model, labels, grouping: mean_activations(model, labels, grouping, feeds)
@@ -287,7 +307,13 @@ def channel_scorer(options: PruneOptions, feeds: Sequence[Feed], seed: int) -> S
 
     def score(model: ir.Model, labels: AxisLabels, grouping: Grouping) -> npt.NDArray[np.float64]:
         """The loss that each channel causes; where all compete, for every multiply-accumulate that goes with it."""
-        damage = score_channels(model, labels, grouping, feeds, kind=kind, seed=seed)
+        known = next((each for each in last or () if each.serves(model, grouping.roots, kind)), None)
+        if known is None:
+            damage = score_channels(model, labels, grouping, feeds, kind=kind, seed=seed)
+            known = _Scored(model, grouping.roots, kind, damage)
+        if last is not None:
+            last[:] = [*[each for each in last if each is not known][-1:], known]
+        damage = known.damage
         if options.allocation != "global":
             return damage
         macs = channel_macs(model.graph, labels, grouping.roots)

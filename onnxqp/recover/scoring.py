@@ -172,7 +172,8 @@ def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effec
     gone, lost, effect = [0], [0.0], [0.0]
 
     def watch(number: int, cost: float) -> None:
-        if number in stops:
+        if stops and number >= stops[0]:
+            stops[:] = [stop for stop in stops if stop > number]
             changed = [(place.layer, place.part, place.matrix(), place.mean) for place in places]
             gone.append(number)
             lost.append(cost)

@@ -140,14 +140,19 @@ def test_a_dry_run_writes_nothing_and_lists_groups(compressed, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_class_scores_is_judged_by_noise():
+def test_a_model_without_class_scores_is_judged_by_noise_and_asked_no_more_than_int8_gives():
     graph = Graph((1, 8, 32, 32))
     model = graph.model(graph.conv(graph.conv_relu(graph.conv_relu(graph.name, 8, 32), 32, 32), 32, 8))
     result = onnxqp.compress(model, options=options(), data=graph.samples(24), measure=MeasureOptions(validate=False))
     points = result.report.frontier
     assert all(point.agreement is None for point in points)
     (taken,) = (point for point in points if point.chosen)
-    assert taken.sqnr_db >= 40.0  # the output is an image
+    alone = next(
+        point for point in points if point.settings == {**point.settings, "macs_ratio": 1.0, "weights": "int8"}
+    )
+    assert taken.sqnr_db >= min(40.0, alone.sqnr_db)  # the output is an image
+    assert taken.speedup >= alone.speedup * 0.98
+    assert any(point.sqnr_db < min(40.0, alone.sqnr_db) for point in points)
 
 
 def test_a_model_of_which_nothing_can_be_made_is_refused():

@@ -67,7 +67,7 @@ def test_an_error_after_a_removal_is_that_of_least_squares() -> None:
     target = x @ matrix
     fitted = kept @ np.linalg.lstsq(kept, target, rcond=None)[0]
     assert reader.costs([2])[0] == pytest.approx(np.square(target - fitted).sum() / len(x), rel=1e-6)
-    reader.remove(2)
+    reader.remove([2])
     np.testing.assert_allclose(x @ reader.matrix, fitted, atol=1e-6)
 
 
@@ -211,7 +211,7 @@ def test_many_removals_leave_the_inverse_and_the_weight_of_what_is_left() -> Non
     damped = covariance + 1e-3 * np.trace(covariance) / 60 * np.eye(60)
     gone = [3, 28, 0, 7, 11, 12, 29, 5, 20]
     for channel in gone:
-        reader.remove(channel)
+        reader.remove([channel])
     out = np.concatenate([places[n] for n in gone])
     left = np.setdiff1d(np.arange(60), out)
     fitted = matrix[left] + np.linalg.solve(damped[np.ix_(left, left)], damped[np.ix_(left, out)] @ matrix[out])
