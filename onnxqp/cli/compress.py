@@ -44,8 +44,8 @@ def compress(
     With --ratio, --threshold, --macs-ratio or --params-ratio so much is pruned. Without, several amounts are tried and
     the best that fits is kept, by calibration samples that were held back: with --max-drop or --min-agreement the
     fastest that keeps them, with --min-speedup, --latency-ratio, --min-size-ratio, --max-size or --size-ratio alone the
-    most accurate. Without any of these: the fastest within 1 point (with labels), or with 99 % of the predictions;
-    where no output holds classes, at 25 dB of signal to noise (images 40), or as many as `quantize` alone gives. MODEL
+    most accurate. Without any of these: the fastest within 1 point (with labels), or with 99 % of the predictions, or
+    at 25 dB of signal to noise (images 40) where no output holds classes; or with what `quantize` alone gives. MODEL
     may be left out in a folder that holds one model.
     """
     from onnxqp import api

@@ -12,6 +12,7 @@ from onnxqp.options import Gates
 DEFAULT_DROP = 1.0  # points, with labels
 DEFAULT_AGREEMENT = 99.0  # percent, without
 ROOM_DB = 0.2
+_ROUNDING = 1e-9
 TIE = 0.02  # speeds this close are taken for equal: the smaller candidate wins,
 SAME_SIZE = 0.1  # and of sizes this close the more faithful
 
@@ -58,6 +59,7 @@ class Goal:
     min_speedup: float | None = None
     min_size_ratio: float | None = None
     max_size: int | None = None
+    lenient: bool = False  # nobody asked for it
 
     @property
     def bounds_accuracy(self) -> bool:
@@ -73,10 +75,16 @@ class Goal:
         return self.min_sqnr_db is None or found.sqnr_db >= self.min_sqnr_db
 
     def at_most(self, found: Closeness) -> Goal:
-        """The same where no more signal is asked for than there is in `found`: the model when it is only quantized."""
-        if self.min_sqnr_db is None or self.min_sqnr_db <= found.sqnr_db:
+        """The same where no more is asked for than there is in `found`, the model when it is only quantized: unless the
+        user asked, or that costs points, too."""
+        if not self.lenient or _lost(found) > DEFAULT_DROP:
             return self
-        return replace(self, min_sqnr_db=found.sqnr_db)
+        agreement, decibels = self.min_agreement, self.min_sqnr_db
+        if agreement is not None:
+            agreement = min(agreement, 100 - _changed(found) - _ROUNDING)
+        if decibels is not None:
+            decibels = min(decibels, found.sqnr_db)
+        return replace(self, min_agreement=agreement, min_sqnr_db=decibels)
 
     def leaves_room(self, found: Closeness) -> bool:
         """Whether a candidate may yet lose something that can be told from nothing."""
@@ -113,21 +121,24 @@ class Goal:
         return self.accurate(found.closeness) and self.small_and_fast(found)
 
 
-def goal_of(gates: Gates, *, classes: bool, labelled: bool, enough_db: float) -> Goal:
+def goal_of(gates: Gates, *, classes: bool, labelled: bool, enough_db: float, samples: int) -> Goal:
     """What `gates` ask for; without any of them, next to no loss. `classes`: the judged output holds class scores;
-    where it does not, accuracy is bounded by the signal-to-noise ratio that is `enough_db`."""
+    where it does not, accuracy is bounded by the signal-to-noise ratio that is `enough_db`, and so it is without gates
+    where `samples` are too few to show so small a share of changed predictions."""
     asked = gates != Gates()
     accuracy = not asked or gates.max_drop is not None or gates.min_agreement is not None
     drop, agreement = gates.max_drop, gates.min_agreement
     if not asked and classes:
         drop, agreement = (DEFAULT_DROP, None) if labelled else (None, DEFAULT_AGREEMENT)
+    few = not asked and samples * (100 - DEFAULT_AGREEMENT) < 100
     return Goal(
         drop,
         agreement,
-        enough_db if accuracy and not classes else None,
+        enough_db if few or (accuracy and not classes) else None,
         gates.min_speedup,
         gates.min_size_ratio,
         gates.max_size,
+        lenient=not asked,
     )
 
 

@@ -1,5 +1,7 @@
 """Which of several candidates is taken, by numbers alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from onnxqp.compress.goal import Closeness, Goal, Measured, choose, goal_of
@@ -14,23 +16,51 @@ def taken(goal, **points):
     return choose(list(points.items()), goal)
 
 
+def goal(gates=None, *, classes=True, labelled=False, enough_db=25.0, samples=200):
+    return goal_of(gates or Gates(), classes=classes, labelled=labelled, enough_db=enough_db, samples=samples)
+
+
 def test_without_budgets_next_to_no_loss_is_the_goal():
-    labelled = goal_of(Gates(), classes=True, labelled=True, enough_db=25.0)
-    assert labelled == Goal(max_drop=1.0)
-    assert goal_of(Gates(), classes=True, labelled=False, enough_db=25.0) == Goal(min_agreement=99.0)
-    assert goal_of(Gates(), classes=False, labelled=False, enough_db=40.0) == Goal(min_sqnr_db=40.0)
+    assert goal(labelled=True) == Goal(max_drop=1.0, lenient=True)
+    assert goal() == Goal(min_agreement=99.0, lenient=True)
+    assert goal(classes=False, enough_db=40.0) == Goal(min_sqnr_db=40.0, lenient=True)
+
+
+def test_too_few_samples_to_show_a_share_of_changes_are_judged_by_noise_as_well():
+    assert goal(samples=17) == Goal(min_agreement=99.0, min_sqnr_db=25.0, lenient=True)
+    assert not goal(samples=17).accurate(Closeness(17, 100.0, 0.0, 10**-1.9))
+    assert goal(Gates(min_agreement=99.0), samples=17) == Goal(min_agreement=99.0)
+
+
+def test_no_more_is_asked_than_int8_alone_gives_unless_that_costs_points():
+    alone = Closeness(200, 97.5, 0.1, 10**-2.0, 0.1)
+    worse, ruined = replace(alone, agreement=96.0), replace(alone, drop=5.0)
+    assert not goal().accurate(alone)
+    assert goal().at_most(alone).accurate(alone)
+    assert not goal().at_most(alone).accurate(worse)
+    assert not goal().at_most(ruined).accurate(ruined)
+    assert goal(samples=20).at_most(alone).accurate(alone)
+    asked = goal(Gates(min_agreement=99.0))
+    assert asked.at_most(alone) is asked
+
+
+def test_what_cannot_be_told_from_nothing_is_no_room():
+    assert goal().leaves_room(Closeness(200, 100.0, 0.0, 1e-3))
+    noisy = goal(classes=False)
+    assert noisy.leaves_room(Closeness(200, None, None, 10**-2.6))
+    assert not noisy.leaves_room(Closeness(200, None, None, 10**-2.51))
 
 
 def test_a_budget_of_speed_alone_leaves_accuracy_open():
-    goal = goal_of(Gates(min_speedup=2.0), classes=True, labelled=True, enough_db=25.0)
-    assert not goal.bounds_accuracy
-    assert goal == Goal(min_speedup=2.0)
+    asked = goal(Gates(min_speedup=2.0), labelled=True)
+    assert not asked.bounds_accuracy
+    assert asked == Goal(min_speedup=2.0)
 
 
 def test_an_output_without_classes_is_bounded_by_its_noise():
-    goal = goal_of(Gates(max_drop=1.0), classes=False, labelled=True, enough_db=25.0)
-    assert goal.accurate(Closeness(100, None, None, 10**-2.6))
-    assert not goal.accurate(Closeness(100, None, None, 10**-2.4))
+    asked = goal(Gates(max_drop=1.0), classes=False, labelled=True)
+    assert asked.accurate(Closeness(100, None, None, 10**-2.6))
+    assert not asked.accurate(Closeness(100, None, None, 10**-2.4))
 
 
 def test_the_fastest_within_the_accuracy_is_taken():
