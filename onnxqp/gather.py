@@ -41,6 +41,10 @@ class Feeds:
     def __iter__(self) -> Iterator[Feed]:
         return (feed for feed, _ in self.samples.batches(self.batch_size))
 
+    def at(self, places: Sequence[int]) -> Feeds:
+        """Those of some samples: the others are not read."""
+        return Feeds(self.samples.subset(places), self.batch_size)
+
 
 @dataclass(frozen=True)
 class Inputs:

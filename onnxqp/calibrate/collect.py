@@ -109,6 +109,16 @@ class Counted(Protocol):
     def total(self) -> int: ...
 
 
+@runtime_checkable
+class Selectable(Protocol):
+    """Feeds that can give those of some samples without reading the others."""
+
+    @property
+    def total(self) -> int: ...
+
+    def at(self, places: Sequence[int]) -> Iterable[Feed]: ...
+
+
 def sample_count(feeds: Iterable[Feed]) -> int:
     """How many samples there are; feeds that do not know it are read."""
     return feeds.total if isinstance(feeds, Counted) else sum(map(samples_in, feeds))
@@ -132,6 +142,13 @@ class Chosen:
     others: bool = False
 
     def __iter__(self) -> Iterator[Feed]:
+        if isinstance(self.feeds, Selectable):
+            chosen = [place for place in range(self.feeds.total) if (place in self.places) != self.others]
+            seen = 0
+            for feed in self.feeds.at(chosen):
+                yield _check(feed, chosen[seen])
+                seen = min(seen + samples_in(feed), len(chosen) - 1)
+            return
         place, open_ = 0, _takes_any_batch(self.model)
         for index, feed in enumerate(self.feeds):
             samples = samples_in(feed)

@@ -1,13 +1,14 @@
 """Streaming statistics of one tensor: update with arrays, merge, and read a range. numpy only.
 
-Memory is a fixed number of counters whatever the number of samples. Both observers give the same result for any
-batching and any order of the same elements, and merging two is exactly observing both streams.
+Memory is a fixed number of counters whatever the number of samples. Observers give the same result for any batching of
+the same samples, and merging two is exactly observing both streams.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnxqp.errors import InternalError
 from onnxqp.specs import Array
 
 BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
+COUNTED = 1 << 15  # elements of one sample that tell how the others lie, where the errors of all are averaged
 _PIECE = 1 << 15  # elements that are counted at once
 LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
 
@@ -182,10 +184,14 @@ class Histogram(MinMax):
     Bin `BINS + k` of `counts` covers k <= x / width < k + 1, and bin `BINS - 1 - k` the same magnitudes below zero.
     When an element falls outside, the width doubles and neighbours add up: exact, since a bin never straddles an edge
     of a wider one. Zeros are counted in `zeros` alone, for quantization represents them without error.
+
+    `most`: of a sample that holds several times as many elements, about so many are counted, for the others as well;
+    the extremes are always those of all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
         super().__init__()
+        self.most = most
         self.counts = np.zeros(2 * BINS, np.int64)
         self.zeros = 0
         self.exponent: int | None = None  # width = 2 ** exponent; None until a nonzero element was seen
@@ -202,10 +208,31 @@ class Histogram(MinMax):
         if self.exponent is None:
             self.zeros += flat.size
             return
-        zeros = int(np.count_nonzero(flat == 0))
-        self.counts += _binned(flat, np.float32(2.0**-self.exponent), signed=self.low < 0)
-        self.counts[BINS] -= zeros
-        self.zeros += zeros
+        for part, each in self._parts(flat, x.shape, samples):
+            zeros = int(np.count_nonzero(part == 0))
+            counts = _binned(part, np.float32(2.0**-self.exponent), signed=self.low < 0)
+            counts[BINS] -= zeros
+            self.counts += each * counts
+            self.zeros += each * zeros
+
+    def _parts(
+        self, flat: npt.NDArray[np.float32], shape: Sequence[int], samples: int
+    ) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
+        """Elements to count, and for how many each of them stands: the same of a sample however it is stacked.
+
+        They lie at a distance that no dimension shares a factor with, so that they come from all channels, rows and
+        columns alike.
+        """
+        size = flat.size // samples
+        if self.most is None or size < 4 * self.most or flat.size != math.prod(shape) or shape[0] % samples:
+            yield flat, 1
+            return
+        step = next(step for step in itertools.count(size // self.most) if math.gcd(step, size) == 1)
+        few = np.ascontiguousarray(flat.reshape(samples, size)[:, ::step])
+        each, left = divmod(size, few.shape[1])
+        yield few.reshape(-1), each
+        if left:
+            yield few[:, np.arange(left) * few.shape[1] // left].reshape(-1), 1
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)

@@ -15,6 +15,7 @@ MobileNetV2-0.35 -1.0 dB) and moved the float outputs by -50 dB on other samples
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeAlias
@@ -24,7 +25,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import collect, first_samples, samples_in
-from onnxqp.graph import constant, op_name, own_initializer, rank, set_initializer
+from onnxqp.graph import constant, dims, op_name, own_initializer, rank, set_initializer
 from onnxqp.model import clone
 from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
@@ -69,8 +70,10 @@ class ChannelSizes:
         rows = np.moveaxis(np.asarray(x, np.float32), self.axis, 0).reshape(x.shape[self.axis], -1)
         if not self.magnitude.size:
             self.magnitude, self.squares = np.zeros((2, len(rows)))
-        self.magnitude = np.maximum(self.magnitude, np.abs(rows).max(axis=1, initial=0))
-        self.squares = self.squares + np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
+        self.magnitude = np.maximum(self.magnitude, largest)
+        with np.errstate(over="ignore"):
+            self.squares = self.squares + (rows[:, None] @ rows[:, :, None])[:, 0, 0]
         self.count += rows.shape[1]
 
     def merge(self, other: Self) -> None:
@@ -78,18 +81,50 @@ class ChannelSizes:
         self.squares, self.count = self.squares + other.squares, self.count + other.count
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """What scaling the channels of one model would gain, once `sizes`, by the name of a value, have seen samples."""
+
+    model: ir.Model
+    pairs: Sequence[Pair]
+    sizes: Mapping[str, ChannelSizes]
+
+    @classmethod
+    def of(cls, model: ir.Model, selection: Selection) -> Scaling:
+        """Nothing was seen yet."""
+        pairs = _affordable_pairs(model, selection)
+        return cls(model, pairs, {pair.value.name or "": ChannelSizes(pair.axis) for pair in pairs})
+
+    def see(self, draft: ir.Model, samples: Iterable[Feed]) -> bool:
+        """Look at samples where `draft`, made from the model, does not hold the same values; whether that was so."""
+        there = {value.name: (value.dtype, dims(value)) for node in draft.graph for value in node.outputs}
+        if all(there.get(pair.value.name) == (pair.value.dtype, dims(pair.value)) for pair in self.pairs):
+            return False
+        collect(self.model, list(first_samples(self.model, samples, SAMPLES)), self.sizes)
+        return True
+
+    @functools.cached_property
+    def exponents(self) -> Exponents:
+        """What gains."""
+        return _choose(self.pairs, self.sizes)
+
+    def applied(self, samples: Iterable[Feed]) -> tuple[ir.Model, Exponents]:
+        """A copy scaled so, and how; the model itself and nothing where it does not compute the same on the samples."""
+        if self.exponents:
+            scaled = scale(self.model, self.exponents)
+            if _same(self.model, scaled, samples):
+                return scaled, self.exponents
+        return self.model, {}
+
+
 def equalized(model: ir.Model, samples: Iterable[Feed], selection: Selection) -> tuple[ir.Model, Exponents]:
     """A copy with its channels scaled, and how; the model itself and nothing where nothing gains."""
-    pairs = _affordable_pairs(model, selection)
-    feeds = list(first_samples(model, samples, SAMPLES)) if pairs else []
+    scaling = Scaling.of(model, selection)
+    feeds = list(first_samples(model, samples, SAMPLES)) if scaling.pairs else []
     if sum(map(samples_in, feeds)) < SAMPLES:
         return model, {}
-    exponents = _choose(pairs, _observed(model, pairs, feeds))
-    if exponents:
-        scaled = scale(model, exponents)
-        if _same(model, scaled, feeds):
-            return scaled, exponents
-    return model, {}
+    collect(model, feeds, scaling.sizes)
+    return scaling.applied(feeds)
 
 
 def scale(model: ir.Model, exponents: Exponents) -> ir.Model:
@@ -168,12 +203,6 @@ def _channels(pair: Pair) -> int:
 
 
 # ---- how much ------------------------------------------------------------------------------------------------------
-
-
-def _observed(model: ir.Model, pairs: Sequence[Pair], feeds: list[Feed]) -> dict[str, ChannelSizes]:
-    sizes = {pair.value.name or "": ChannelSizes(pair.axis) for pair in pairs}
-    collect(model, feeds, sizes)
-    return sizes
 
 
 def _choose(pairs: Sequence[Pair], sizes: Mapping[str, ChannelSizes]) -> dict[str, tuple[int, ...]]:

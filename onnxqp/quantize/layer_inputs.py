@@ -132,17 +132,17 @@ class _Layer:
 
 
 class LayerInputs:
-    """What the layers of a model with float32 weights of their own read, for those whose moments are affordable.
+    """What the layers of a model with float32 weights of their own read, for those whose moments are affordable."""
 
-    `places`: of the samples that the moments are from, among all that `observers` will see; None: every one.
-    """
-
-    def __init__(self, model: ir.Model, places: Container[int] | None = None) -> None:
+    def __init__(self, model: ir.Model) -> None:
         self._model = model
         self._layers = _affordable(_layers(model))
+        self._asked = False
+
+    def take(self, places: Container[int] | None) -> None:
+        """From now on, moments are from the samples at these places among all that are seen; None: from every one."""
         for layer in self._layers:
             layer.places = places
-        self._asked = False
 
     @property
     def nodes(self) -> set[str]:

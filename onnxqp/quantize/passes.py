@@ -148,7 +148,8 @@ def quantize_model(
         model, recurrences = with_integer_recurrences(model, table, options, probe, threads=threads)
         make = Preparation(model, table, options, repeatable, few, statistics, typical, progress, recurrences)
         sketch = make.sketch()
-        probe.know(make.outputs)
+        if recurrences is None:
+            probe.know(make.outputs(PROBE_FEEDS))
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
         del sketch  # and how its weights were rounded, several times as large as they are
         made, placement = _by_clock(make, outlook, probe, threads)
@@ -161,11 +162,11 @@ def quantize_model(
 
 def _by_clock(make: Preparation, outlook: Outlook, probe: Probe, threads: int) -> tuple[Calibrated, Placement]:
     """Calibrate what is worth it, and choose; where the sketch says that integers are not, weights alone."""
-    kept = outlook.worthwhile(probe)
+    kept = outlook.worthwhile(probe, scalable=make.scalable)
     if not kept:
         made = make.of([])
         plain = place_float(made.material, outlook, probe)
-        kept = outlook.worthwhile(probe, plain.noise)
+        kept = outlook.worthwhile(probe, plain.noise, scalable=make.scalable)
         if not kept:
             return made, plain
     made = make.of([unit for rival in kept for unit in rival.decision.integer])

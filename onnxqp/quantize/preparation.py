@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, even_places, sample_count
+from onnxqp.calibrate.observers import COUNTED
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize.annotate import Unit
@@ -16,7 +16,7 @@ from onnxqp.quantize.calibrated import Calibrated, calibrated
 from onnxqp.quantize.candidate import Material
 from onnxqp.quantize.draft import Draft, observable, observed, unrounded
 from onnxqp.quantize.equalize import SAMPLES as EQUALIZED_BY
-from onnxqp.quantize.equalize import Exponents, equalized, scale
+from onnxqp.quantize.equalize import Exponents, Scaling, equalized, scale
 from onnxqp.quantize.layer_inputs import layer_roundings
 from onnxqp.quantize.recurrent import Recurrences
 from onnxqp.quantize.survey import Stage, Survey
@@ -24,6 +24,7 @@ from onnxqp.specs import Array, Feed
 from onnxqp.targets import Target
 
 FEW = 32  # samples for what needs no more
+EXACT = ("percentile", "entropy")  # methods that look at single elements far out
 
 
 class Preparation:
@@ -56,8 +57,8 @@ class Preparation:
         self._made: Calibrated | None = None
         self._draft: Draft | None = None
         self._survey: Survey | None = None
+        self._scaling: Scaling | None = None
         self._scales: Exponents | None = None
-        self._plain: Preparation | None = None  # before channels were scaled
 
     @property
     def draft(self) -> Draft:
@@ -68,7 +69,7 @@ class Preparation:
 
     def whole(self) -> Calibrated:
         """All that may run on integers, calibrated."""
-        self._scale()
+        self._model, self._scales = in_equal_scales(self._model, self._few, self._options, self._statistics)
         if self._statistics is None and self._options.save_calibration is None:
             return self._all(None)
         statistics = self._statistics
@@ -89,57 +90,65 @@ class Preparation:
         if self._statistics is not None or self._options.save_calibration is not None:
             self._made = self.whole()
             return self._made.material
-        self._scale()
-        survey = self._sketched()
+        survey = self._surveyed()
         statistics = survey.see(Stage.SKETCH, observed(self.draft.annotation))
         return calibrated(self.draft, self._options, statistics, survey.roundings()).material
 
     @property
-    def outputs(self) -> list[dict[str, Array]]:
-        """Those of the float model on the samples of the sketch, where these are among a few, one by one; else none."""
-        survey, total = self._survey, sample_count(self._samples)
-        return [] if survey is None or total > FEW or total != sample_count(self._few) else survey.outputs
+    def scalable(self) -> bool:
+        """Whether channels will be scaled, by what a sketch has shown, for units that run on integers."""
+        return self._scaling is not None and bool(self._scaling.exponents)
+
+    def outputs(self, count: int) -> list[dict[str, Array]]:
+        """Those of the float model on so many of the samples of the sketch, from all over; none without a sketch."""
+        found = [] if self._survey is None else self._survey.outputs
+        return [found[place] for place in even_places(len(found), count)]
 
     def of(self, units: Sequence[Unit]) -> Calibrated:
         """These units calibrated, by all samples. Without any: the weights of the model as it was given."""
         if self._made is not None:
             return self._made
-        if not units and self._plain is not None:
-            return self._plain.of(units)
+        if units:
+            self._scale()
         names = {unit.node.name for unit in units}
         return self._all([unit for unit in self.draft.annotation.units if unit.node.name in names])
 
     def _scale(self) -> None:
-        """Scale the channels of the model, which makes it another one."""
-        model, self._scales = in_equal_scales(self._model, self._few, self._options, self._statistics)
-        if model is not self._model:
-            self._plain = copy(self)
-            self._plain._scales = None
-            self._model, self._draft = model, None
+        """Scale the channels of the model where that gains, which makes it another one."""
+        if self._scaling is not None:
+            model, self._scales = self._scaling.applied(self._few)
+            if model is not self._model:
+                self._model, self._draft, self._survey = model, None, None
+            self._scaling = None
 
     def _all(self, units: Sequence[Unit] | None) -> Calibrated:
-        survey = self._sketched()
-        if sample_count(self._samples) > FEW:  # the sketch was made from others
-            survey = self._survey_of(self._samples)
+        survey = self._surveyed()
         statistics = survey.see(Stage.ALL, observed(self.draft.annotation, units), self._progress)
         made = calibrated(self.draft, self._options, statistics, survey.roundings(self._few), units=units)
-        made.statistics.scales = self._scales if units is None or units else None
+        made.statistics.scales = self._scales
         return self._with_recurrences(made)
 
     def _with_recurrences(self, made: Calibrated) -> Calibrated:
         return replace(made, material=replace(made.material, recurrences=self._recurrences))
 
-    def _sketched(self) -> Survey:
-        """Of all samples where they are few, else of a few."""
+    def _surveyed(self) -> Survey:
+        """Of all samples. With those of its sketch goes what tells how to scale channels, unless they are scaled."""
         if self._survey is None:
-            all_ = sample_count(self._samples) <= FEW
-            self._survey = self._survey_of(self._samples if all_ else self._few)
+            options, total = self._options, sample_count(self._samples)
+            seen = False
+            if options.equalize and self._scales is None and total >= EQUALIZED_BY:
+                self._scaling = Scaling.of(self._model, options.selection)
+                seen = self._scaling.see(self.draft.model, self._few)
+            self._survey = Survey(
+                self.draft,
+                self._samples,
+                total,
+                typical=self._typical,
+                corrects=options.bias_correction,
+                counted=None if options.method in EXACT else COUNTED,
+                beside={} if self._scaling is None or seen else self._scaling.sizes,
+            )
         return self._survey
-
-    def _survey_of(self, samples: Iterable[Feed]) -> Survey:
-        options = self._options
-        total = sample_count(samples)
-        return Survey(self.draft, samples, total, typical=self._typical, corrects=options.bias_correction)
 
 
 def evenly(samples: Iterable[Feed], count: int) -> list[Feed]:

@@ -7,13 +7,15 @@ the others too, and nothing is seen twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 
 import onnx_ir as ir
 
-from onnxqp.calibrate.collect import Chosen, Progress, collect, even_places
+from onnxqp.calibrate.collect import Chosen, Progress, Selectable, collect, even_places
 from onnxqp.calibrate.observers import ChannelMean, Histogram, Kept, Observer, together
 from onnxqp.calibrate.statistics import Part, Statistics
 from onnxqp.quantize.draft import Draft, observed, unrounded
@@ -21,7 +23,8 @@ from onnxqp.quantize.layer_inputs import SAMPLES, LayerInputs
 from onnxqp.quantize.rounding import LayerRounding
 from onnxqp.specs import Array, Feed
 
-SKETCHED_BY = 8  # samples
+SKETCHED_BY = 16  # samples
+_NOTHING: Mapping[str, Observer] = MappingProxyType({})
 
 
 class Stage(IntEnum):
@@ -42,6 +45,7 @@ class _Look:
 
 class Survey:
     """Of one draft over `total` samples. `typical` ones say how to round weights; `corrects`: biases are corrected.
+    `counted`: elements of a large sample that histograms count. `beside`: what else looks at the samples of a sketch.
 
     Those of a sketch are from all over: sources are often sorted.
     """
@@ -54,25 +58,32 @@ class Survey:
         *,
         typical: bool = True,
         corrects: bool = True,
+        counted: int | None = None,
+        beside: Mapping[str, Observer] = _NOTHING,
     ) -> None:
         self.draft = draft
         self._samples = samples
         self._total = total
         self._corrects = corrects
-        places = frozenset(even_places(total, SAMPLES)) if total > SAMPLES else None
-        self._layers = LayerInputs(draft.model, places) if typical else None
+        self._few = frozenset(even_places(total, SAMPLES))
+        self._layers = LayerInputs(draft.model) if typical else None
+        self._take(self._few)
         rounded = self._layers.nodes if self._layers is not None else set()
         self._axes = unrounded(draft.annotation, rounded) if corrects else {}
-        self._histograms = {name: _Look(name, Histogram()) for name in observed(draft.annotation)}
+        self._histograms = {name: _Look(name, Histogram(counted)) for name in observed(draft.annotation)}
         self._means = {name: _Look(name, ChannelMean(axis)) for name, axis in self._axes.items()}
         observers = self._layers.observers() if self._layers is not None else []
         self._rows = [_Look(value, observer) for value, observer in observers]
         outputs = (value for value in draft.model.graph.outputs if value.dtype == ir.DataType.FLOAT)
         self._outputs = {name: Kept() for value in outputs if (name := value.name)}
         self._first = frozenset(even_places(total, SKETCHED_BY))
+        self._beside = [_Look(name, observer) for name, observer in beside.items()]
 
     def see(self, until: Stage, values: Iterable[str], progress: Progress | None = None) -> Statistics:
-        """Look at these values, and at what layers read, over as many samples as `until` says; what was seen."""
+        """Look at these values, and at what layers read, over as many samples as `until` says; what was seen.
+
+        What layers read is seen in no more samples than it is wanted of, unless values are.
+        """
         wanted = {name: self._histograms[name] for name in values}
         self._advance([*wanted.values(), *self._means.values(), *self._rows], until, progress)
         found = Statistics(histograms={name: _histogram(look) for name, look in wanted.items()})
@@ -101,18 +112,38 @@ class Survey:
         later = [look for look in looks if look.reached == Stage.SKETCH]
         if until == Stage.SKETCH or (new and later):
             outputs = [_Look(name, kept) for name, kept in self._outputs.items() if not kept.arrays]
-            self._pass([*new, *outputs], Chosen(self.draft.model, self._samples, self._first), progress)
-            new, later = [], [*new, *later]
-        others = Chosen(self.draft.model, self._samples, self._first, others=True)
-        if until == Stage.ALL:
+            self._take(self._turns())
+            self._pass([*new, *outputs, *self._beside], self._chosen(self._first), progress)
+            new, later, self._beside = [], [*new, *later], []
+        if until == Stage.ALL and any(isinstance(look.observer, Histogram) for look in looks):
             self._pass(new, self._samples, progress)
-            self._pass(later if next(iter(others), None) is not None else [], others, progress)
+            if self._total > len(self._first):
+                self._pass(later, self._chosen(self._first, others=True), progress)
+        elif until == Stage.ALL:
+            self._take(None)
+            self._pass(new, self._chosen(self._few), progress)
+            if self._few - self._first:
+                self._pass(later, self._chosen(self._few - self._first), progress)
         for look in looks:
             look.reached = max(look.reached, until)
 
+    def _chosen(self, places: frozenset[int], *, others: bool = False) -> Chosen:
+        return Chosen(self.draft.model, self._samples, places, others)
+
+    def _take(self, places: frozenset[int] | None) -> None:
+        if self._layers is not None:
+            self._layers.take(places if self._total > SAMPLES else None)
+
+    def _turns(self) -> frozenset[int]:
+        """When those few samples have their turn that moments are from, where those of a sketch are the first."""
+        others = (place for place in range(self._total) if place not in self._first)
+        order = itertools.chain(sorted(self._first), others)
+        return frozenset(turn for turn, place in enumerate(order) if place in self._few)
+
     def _pass(self, looks: Collection[_Look], feeds: Iterable[Feed], progress: Progress | None) -> None:
         observers = together((look.value, look.observer) for look in looks)
-        if observers:
+        known = isinstance(feeds, Chosen) and isinstance(feeds.feeds, Selectable)  # to look would read one
+        if observers and (known or not self._total or next(iter(feeds), None) is not None):
             collect(self.draft.model, feeds, observers, progress=progress)
 
 

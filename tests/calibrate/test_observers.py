@@ -123,3 +123,28 @@ def test_values_that_share_a_range_keep_the_wider_one():
     small.unite(large)
     assert small.mean_range == (-8.0, 1.0)
     assert (small.samples, small.count, small.range) == (1, 4, (-8.0, 1.0))
+
+
+@pytest.mark.parametrize("shape", [(64, 49, 49), (7, 300, 301), (20000,)])
+def test_of_large_samples_a_part_is_counted_for_all(shape):
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    x[x < -1] = 0
+    whole, part, stacked = Histogram(), Histogram(1000), Histogram(1000)
+    whole.update(x, 4)
+    stacked.update(x, 4)
+    for each in x:
+        part.update(each[None])
+    same(part, stacked)
+    assert (part.low, part.high, part.count, part.exponent) == (whole.low, whole.high, x.size, whole.exponent)
+    assert part.counts.sum() + part.zeros == x.size
+    assert part.zeros == pytest.approx(whole.zeros, rel=0.1)
+    assert np.abs(np.cumsum(part.counts) - np.cumsum(whole.counts)).max() < 0.03 * x.size
+
+
+def test_a_part_is_from_all_channels_alike():
+    x = np.repeat(np.arange(1, 9, dtype=np.float32), 8000).reshape(1, 8, 8000)
+    for layout in (x, np.ascontiguousarray(x.transpose(0, 2, 1))):
+        h = Histogram(1000)
+        h.update(layout)
+        assert np.count_nonzero(h.counts) == 8
+        assert h.counts[h.counts > 0] == pytest.approx(8000, rel=0.05)
