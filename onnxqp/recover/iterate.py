@@ -197,6 +197,7 @@ class Pruner:
         model, record = perforated(stage.model, way, self.trial, groups, cost, self.seed)
         fewer = replace(stage, model=model, records=(*stage.records, record), places=(*stage.places, way))
         left = (options.macs_ratio or 1.0) / (record.macs_ratio or 1.0)
+        self._scored[:] += [replace(each, model=model) for each in self._scored if each.model is stage.model]
         try:
             return self._channels(fewer, replace(options, macs_ratio=left)) if left < 1 else fewer
         except UnsupportedError:  # what is still to be cut is less than a block of channels
@@ -297,7 +298,7 @@ def channel_scorer(
     """What scores channels on samples, for the criteria that need them; None for the others.
 
     `last` holds two models that were scored last, and is given back where that is asked once more: how much is cut of a
-    model does not change what its channels are worth.
+    model, and at how many places it computes, does not change what its channels are worth.
     """
     kind = options.criterion
     if kind == "mean-activation":
