@@ -61,7 +61,7 @@ class Layer:
         return np.broadcast_to(plain, (groups * outputs,)).reshape(groups, outputs)
 
     def set(self, matrix: FloatArray | None, bias: FloatArray) -> None:
-        """Write a new weight (None: keep it) and bias, in the weight's own type."""
+        """Write a new weight (None: keep it), which becomes the layer's own, and bias, in the weight's own type."""
         weight = self.weight()
         if matrix is not None:
             fresh = self.contraction.weight_of(matrix, weight.shape)
@@ -84,6 +84,12 @@ class Layer:
             self.node.resize_inputs(index + 1)
         assert isinstance(self.node.graph, ir.Graph)
         self.node.replace_input_with(index, add_initializer(self.node.graph, f"{self.node.name}_bias", fresh))
+
+    def set_shared(self, matrix: FloatArray) -> None:
+        """Write a new weight for all that read it."""
+        value, weight = self.node.inputs[self.contraction.weight], self.weight()
+        assert value is not None
+        set_initializer(value, self.contraction.weight_of(matrix, weight.shape).astype(weight.dtype))
 
 
 def find_layers(pruned: ir.Model, cuts: Sequence[Cut], changed: Collection[str] = ()) -> list[Layer]:
