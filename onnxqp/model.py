@@ -330,12 +330,18 @@ def _weight_elements(tensor: ir.TensorProtocol | None) -> int:
 
 
 def summarize(
-    model: ir.Model, path: Path, *, name: str | None = None, macs: int | None = None, size: int | None = None
+    model: ir.Model,
+    path: Path,
+    *,
+    name: str | None = None,
+    macs: int | None = None,
+    size: int | None = None,
+    sha256: str | None = None,
 ) -> ModelSummary:
-    """The record of a model file; `name` is the path as the user gave it, `size` its bytes where they are known."""
+    """The record of a model file; `name` is the path as the user gave it, `size` its bytes and `sha256` where known."""
     return ModelSummary(
         path=name or str(path),
-        sha256=file_hash(path),
+        sha256=sha256 or file_hash(path),
         bytes=file_bytes(path, model) if size is None else size,
         parameters=parameters(model),
         macs=macs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -92,6 +93,7 @@ class Subject:
     name: str
     refusal: OnnxqpError | None = None  # what onnxruntime says when it does not open the file as it is
     doubt: OnnxqpError | None = None  # what it says when it opens the file and does not run it
+    sha256: str | None = None  # of the file
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -115,7 +117,9 @@ class Subject:
         return len(files.to_bytes(self.model)) if self.path is None else files.file_bytes(self.path, self.model)
 
     def summary(self, macs: int | None) -> ModelSummary | None:
-        return None if self.path is None else files.summarize(self.model, self.path, name=self.name, macs=macs)
+        if self.path is None:
+            return None
+        return files.summarize(self.model, self.path, name=self.name, macs=macs, sha256=self.sha256)
 
 
 def open_subject(given: ModelLike) -> Subject:
@@ -128,9 +132,12 @@ def open_subject(given: ModelLike) -> Subject:
     path = Path(given)
     probe.warm()
     model = files.load(path)
-    found = probe.examine(path, files.file_bytes(path, model))
+    with ThreadPoolExecutor(1) as beside:  # while the child looks
+        sha256 = beside.submit(files.file_hash, path)
+        found = probe.examine(path, files.file_bytes(path, model))
     refusal = None if found.refusal is None else refused(found.refusal, str(path))
-    return Subject(model, path, str(given), refusal, None if found.doubt is None else doubtful(found.doubt, str(path)))
+    doubt = None if found.doubt is None else doubtful(found.doubt, str(path))
+    return Subject(model, path, str(given), refusal, doubt, sha256.result())
 
 
 def count_macs(model: ir.Model) -> int:

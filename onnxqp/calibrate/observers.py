@@ -49,13 +49,18 @@ class Together:
 
 
 class Kept:
-    """The arrays themselves: only for few small ones."""
+    """The arrays themselves, each of them or fewer: only for few small ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+        self.seen = self.samples = 0
         self.arrays: list[Array] = []
 
     def update(self, x: Array, samples: int = 1) -> None:
-        self.arrays.append(x)
+        if self.seen % self.every == 0:
+            self.arrays.append(x)
+        self.seen += 1
+        self.samples += samples
 
     def merge(self, other: Self) -> None:
         self.arrays += other.arrays

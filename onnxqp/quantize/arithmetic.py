@@ -64,7 +64,8 @@ def quantize_linear(
         steps = np.asarray(np.rint(x / step.astype(np.float32)))
     if np.isnan(steps).any():
         raise DataError("NaN cannot be quantized", hint="look for it in the array before quantizing")
-    steps += zero
+    if zero.any():
+        steps += zero
     return cast(Integers, np.clip(steps, low, high, out=steps).astype(storage_dtype(bits, signed)))
 
 
@@ -75,7 +76,13 @@ def dequantize_linear(
     q = np.asarray(q)
     zero = _along(zero_point, q.shape, axis, "zero point")
     step = _along(scale, q.shape, axis, "scale").astype(np.float32)
-    return (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * step
+    if q.dtype.itemsize > 2:
+        return (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * step
+    real = q.astype(np.float32)  # holds every integer of 17 bits
+    if zero.any():
+        real -= zero.astype(np.float32)
+    real *= step
+    return real
 
 
 def scale_and_zero_point(

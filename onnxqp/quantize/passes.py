@@ -141,6 +141,7 @@ def quantize_model(
         make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
         made = make.whole()
         probe = Probe(made.material.model, evenly(few, PROBE_FEEDS), measured)
+        probe.know(make.outputs(PROBE_FEEDS))
         few_units = len(made.material.annotation.units) <= SEARCHED_UNITS
         placement = place_by_table(made.material, make.draft.costs, probe, search=few_units)
     else:

@@ -123,6 +123,8 @@ class Preparation:
 
     def _all(self, units: Sequence[Unit] | None) -> Calibrated:
         survey = self._surveyed()
+        if units is None:  # whoever calibrates all of it will want to know its outputs
+            survey.see(Stage.SKETCH, observed(self.draft.annotation))
         statistics = survey.see(Stage.ALL, observed(self.draft.annotation, units), self._progress)
         made = calibrated(self.draft, self._options, statistics, survey.roundings(self._few), units=units)
         made.statistics.scales = self._scales

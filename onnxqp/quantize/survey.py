@@ -75,7 +75,8 @@ class Survey:
         observers = self._layers.observers() if self._layers is not None else []
         self._rows = [_Look(value, observer) for value, observer in observers]
         outputs = (value for value in draft.model.graph.outputs if value.dtype == ir.DataType.FLOAT)
-        self._outputs = {name: Kept() for value in outputs if (name := value.name)}
+        every = 2 if total >= SKETCHED_BY else 1  # nobody wants more of them
+        self._outputs = {name: Kept(every) for value in outputs if (name := value.name)}
         self._first = frozenset(even_places(total, SKETCHED_BY))
         self._beside = [_Look(name, observer) for name, observer in beside.items()]
 
@@ -95,7 +96,10 @@ class Survey:
 
     @property
     def outputs(self) -> list[dict[str, Array]]:
-        """The float outputs of the model, for every feed of a sketch."""
+        """The float outputs of the model, for every second feed of a sketch, or for each of fewer than that has; none
+        where samples came together."""
+        if any(each.samples > each.seen for each in self._outputs.values()):
+            return []
         kept = {name: each.arrays for name, each in self._outputs.items()}
         return [dict(zip(kept, arrays, strict=True)) for arrays in zip(*kept.values(), strict=True)]
 

@@ -45,7 +45,8 @@ def quantize_weight(
     `summed` are the axes that the kernel sums over, slowest first; `safe` keeps its 16-bit sums exact by growing
     scales (never by clipping, which costs far more). `at_least`: scales below are raised, a scalar or one per channel.
     """
-    magnitude = np.abs(weight).max(axis=_others(weight, axis), initial=0.0)
+    others = _others(weight, axis)
+    magnitude = np.maximum(weight.max(axis=others, initial=0.0), -weight.min(axis=others, initial=0.0))
     magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0))  # a zero channel takes a usual scale
     scale, _ = range_parameters(-magnitude, magnitude, signed=True, symmetric=True)
     scale = np.maximum(scale, np.asarray(at_least, np.float32))
