@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from onnxqp.options import PruneOptions, QuantizeOptions
 def candidate(name: str, speedup: float, *, pruned: bool, integers: int, agreement: float = 100.0) -> Candidate:
     measured = Measured(Closeness(200, agreement, 0.0, 1e-4), speedup, 4.0, 1000)
     stage = SimpleNamespace(records=[1] if pruned else [])
-    return Candidate(cast("Any", name), cast("Any", stage), measured, cast("Any", SimpleNamespace(integers=integers)))
+    made = SimpleNamespace(integers=integers, layers=integers)
+    return Candidate(cast("Any", name), cast("Any", stage), measured, cast("Any", made))
 
 
 def search(judged: list[Candidate], truth: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> Search:
@@ -73,6 +75,14 @@ def test_a_speed_that_is_asked_for_is_measured_with_care(monkeypatch: pytest.Mon
     way.goal = Goal(min_speedup=2.5)
     found = way._decide()
     assert cast("Any", found.candidate.model) == "pruned"
+
+
+def test_weights_that_are_only_stored_as_integers_are_as_fast_as_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_rest = candidate("at rest", 0.93, pruned=False, integers=0)
+    at_rest = replace(at_rest, measured=replace(at_rest.measured, bytes=500))
+    floats = replace(at_rest, model=cast("Any", "float"), made=None, measured=replace(at_rest.measured, bytes=1000))
+    way = search([floats, at_rest], {"float": 1.0, "at rest": 0.93}, monkeypatch)
+    assert cast("Any", way._decide().candidate.model) == "at rest"
 
 
 class Cuts:
