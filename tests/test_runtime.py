@@ -134,7 +134,7 @@ def test_facts_of_this_installation() -> None:
 def test_each_feed_comes_with_its_own_results(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the feeds, whether the next is computed meanwhile or not."""
     if not ahead:
-        monkeypatch.setattr("onnxqp.runtime.AHEAD_BYTES", 0)
+        monkeypatch.setattr("onnxqp.runtime.session.AHEAD_BYTES", 0)
     session = Session(proto().SerializeToString())
     feeds = [{"x": np.full((1, 4), number, np.float32)} for number in range(5)]
     for count in (0, 1, 5):
