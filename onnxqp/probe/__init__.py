@@ -4,7 +4,7 @@ Opening a session, inferring shapes and converting an old opset run native code 
 it crashes, hangs or eats the memory, no `except` helps. So a child (child.py) does it first, under limits, and its end
 is one of our errors.
 
-One child serves the process: the next model finds it warm. It leaves after a few idle seconds, and with its parent.
+One child serves the process: the next model finds it warm. It leaves after idle seconds, and with its parent.
 Cost on two cores: 0.3 s for its start, which `warm` moves beside the parent's own imports, and then as long as
 onnxruntime takes to open the model.
 """

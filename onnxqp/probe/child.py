@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 5.0  # until the first model comes...
+BETWEEN_SECONDS = 0.5  # ...and another one: who works on one model for long wants the memory
 OPEN_SIZE = 32  # of an input axis that is open, but for the first
 LARGEST_INPUT = 10_000_000  # elements
 LARGE_FILE = 100_000_000  # bytes
@@ -57,13 +58,15 @@ def serve() -> None:
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
     """Lines, until the end or an idle while; the pipe is read without a buffer, which would hide what has come."""
     waiting = b""
+    lines = 0
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while True:
             while b"\n" in waiting:
                 line, waiting = waiting.split(b"\n", 1)
+                lines += 1
                 yield line
-            if not selector.select(IDLE_SECONDS):
+            if not selector.select(IDLE_SECONDS if lines < 2 else BETWEEN_SECONDS):  # the first line names modules
                 return
             piece = os.read(stream.fileno(), 1 << 16)
             if not piece:

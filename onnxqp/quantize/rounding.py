@@ -38,7 +38,6 @@ class LayerRounding:
     contraction: Contraction
     moments: Moments
     corrects: bool = True
-    _factors: dict[bool, tuple[Doubles, Doubles, Places]] = field(default_factory=dict)
     _rounded: dict[tuple[bytes, bool, tuple[int, ...]], npt.NDArray[np.int8]] = field(default_factory=dict)
 
     def round(
@@ -83,15 +82,16 @@ class LayerRounding:
         return np.rint(self.contraction.weight_of(found, weight.shape) / scale).astype(np.int8)
 
     def factor(self, centred: bool) -> tuple[Doubles, Doubles, Places]:
-        """The second moments of the inputs, and what `factor_of` makes of them, damped."""
-        if centred not in self._factors:
-            hessian = self.moments.covariance
-            if not centred:
-                mean = self.moments.x_mean
-                hessian = hessian + mean[:, :, None] * mean[:, None, :]
-            damping = DAMPING + SHRINKAGE * hessian.shape[1] / max(self.moments.count, 1)
-            self._factors[centred] = (hessian, *factor_of(hessian, damping))
-        return self._factors[centred]
+        """The second moments of the inputs, and what `factor_of` makes of them, damped.
+
+        Not kept: they are as large as the moments each, and hardly anyone asks twice.
+        """
+        hessian = self.moments.covariance
+        if not centred:
+            mean = self.moments.x_mean
+            hessian = hessian + mean[:, :, None] * mean[:, None, :]
+        damping = DAMPING + SHRINKAGE * hessian.shape[1] / max(self.moments.count, 1)
+        return (hessian, *factor_of(hessian, damping))
 
 
 Roundings: TypeAlias = Mapping[str, LayerRounding]  # by the name of the node
