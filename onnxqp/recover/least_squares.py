@@ -1,11 +1,12 @@
 """Refit a layer to what it computed before the cut. Only numpy is needed here.
 
-    W' = W + (C + lambda I)^-1 (S - C W)        b' = mean(y) - mean(x) W'
+    W' = W + (C + lambda D)^-1 (S - C W)        b' = mean(y) - mean(x) W'
 
 C is the covariance of the inputs that are left (of the pruned model), S that of inputs and targets (of the original
-model), W the sliced weight. lambda is relative to the mean diagonal of C and pulls towards W, not towards zero: where
-the samples say nothing, the weight stays as it is. With inputs and targets of one model this is He et al., Channel
-Pruning for Accelerating Very Deep Neural Networks (2017), and the block update of Optimal Brain Surgeon.
+model), W the sliced weight. D is the diagonal of C, so that lambda says the same of channels of any scale. It pulls
+towards W, not towards zero: where the samples say nothing, the weight stays as it is. With inputs and targets of one
+model this is He et al., Channel Pruning for Accelerating Very Deep Neural Networks (2017), and the block update of
+Optimal Brain Surgeon.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 Kind: TypeAlias = Literal["bias", "least-squares"]
 
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
+_LEAST = 1e-3  # of the mean variance: damped as if it varied so much, what hardly does
 _WORTH = 1e-3  # a refit must lower the held-out error by this share
 
 
@@ -45,9 +47,10 @@ def solve(moments: Moments, matrix: FloatArray, damping: float) -> FloatArray:
     """The least-squares weight, pulled towards `matrix`; LinAlgError where even the damped system is singular."""
     covariance = moments.covariance
     inputs = covariance.shape[-1]
-    strength = damping * np.trace(covariance, axis1=1, axis2=2) / max(inputs, 1)
-    strength = np.where(strength > 0, strength, 1.0)
-    damped = covariance + strength[:, None, None] * np.eye(inputs)
+    spread = np.diagonal(covariance, axis1=1, axis2=2)
+    strength = np.maximum(spread, _LEAST * spread.mean(axis=1, keepdims=True))
+    strength = damping * np.where(strength > 0, strength, 1.0)
+    damped = covariance + strength[:, None, :] * np.eye(inputs)
     return np.asarray(matrix + np.linalg.solve(damped, moments.cross - covariance @ matrix))
 
 

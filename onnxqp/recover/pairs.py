@@ -18,7 +18,8 @@ from onnxqp.recover.walk import Arrays, Walk
 
 Array: TypeAlias = npt.NDArray[Any]
 
-KEPT = 160 * 2**20  # bytes of rows that are looked at again, where a layer ends in a clipping activation
+ROWS = 32768  # that a layer is fitted on, where there are so many
+KEPT = 320 * 2**20  # bytes of rows that are looked at again, where a layer ends in a clipping activation
 _HELD = 5  # of fewer samples than this, every fifth row is held out
 
 
@@ -128,4 +129,4 @@ class Pairs:
 
     def choose(self, positions: int) -> npt.NDArray[np.int64]:
         """Flat positions of one sample's output that become rows, a random few where there are many."""
-        return choose_positions(self.layer, positions, self.samples, self.random)
+        return choose_positions(self.layer, positions, self.samples, self.random, ROWS)

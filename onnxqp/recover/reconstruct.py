@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from onnxqp.axes import Cut
 from onnxqp.model import clone
 from onnxqp.recover.clipped import refit_clipped
 from onnxqp.recover.layers import drop_idle, find_layers
-from onnxqp.recover.least_squares import Kind, refit
+from onnxqp.recover.least_squares import DAMPINGS, Kind, refit
 from onnxqp.recover.pairs import Pairs
 from onnxqp.recover.sampling import affordable
 from onnxqp.recover.shared import Together, sharing
@@ -91,9 +91,10 @@ def recover_model(
         pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments(pairs.rows())
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=mode, least=pairs.least)
-        if found.damping is not None and pairs.clipping is not None and pairs.kept[0]:
+        if mode == "least-squares" and pairs.clipping is not None and pairs.kept[0]:
             rows, apart = pairs.kept
-            found = refit_clipped(found, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
+            begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
+            found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
         if found.kind is not None:
             layer.set(found.matrix if found.kind == "least-squares" else None, found.bias)
         refitted = layer.node in jointly or found.kind == kind

@@ -15,7 +15,7 @@ from onnxqp.specs import Feed
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = tuple[Array, Array]
 
-_ROWS = 16384  # rows to fit on, where there are so many...
+ROWS = 16384  # rows of a layer, where there are so many...
 _PER_INPUT = 16  # ...or so many for every input, whatever is more...
 _WORK = 4e10  # ...within so many multiplications for one layer
 _TELLING = 16  # rows of one sample that say something new
@@ -44,10 +44,12 @@ def affordable(feeds: Iterable[Feed], budget: int) -> list[Feed]:
     return samples
 
 
-def choose_positions(layer: Layer, positions: int, samples: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Flat positions of one sample's output that become rows, a random few where there are many."""
+def choose_positions(
+    layer: Layer, positions: int, samples: int, random: np.random.Generator, rows: int = ROWS
+) -> npt.NDArray[np.int64]:
+    """Flat positions of one sample's output that become rows, a random few where there are many; `rows` in all."""
     groups, inputs, _ = layer.matrix().shape
-    wanted = min(max(_ROWS, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
+    wanted = min(max(rows, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
     count = max(-(-wanted // samples), 1)
     if count >= positions:
         return np.arange(positions)

@@ -1,5 +1,7 @@
 """Refitting a layer to what a clipping activation leaves of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,17 @@ def test_behind_the_activation_less_is_lost(bounds):
     plain, better, held = fitted(bounds)
     before = clipped_error([held], plain.matrix, plain.bias, bounds)
     assert clipped_error([held], better.matrix, better.bias, bounds) < 0.97 * before
+
+
+def test_a_layer_that_least_squares_left_alone_is_refitted_for_what_counts():
+    x, y, added = rows(1)
+    moments = Moments.about(x.mean(axis=1, dtype=np.float64), y.mean(axis=1, dtype=np.float64))
+    moments.update(x, y)
+    plain, _, held = fitted(RELU)
+    left = replace(plain, kind=None, damping=1.0)
+    better = refit_clipped(left, moments, [(x, y, added)], [held], RELU)
+    assert better.kind == "least-squares"
+    assert clipped_error([held], better.matrix, better.bias, RELU) < clipped_error([held], left.matrix, left.bias, RELU)
 
 
 def test_an_activation_that_clips_nothing_changes_nothing():

@@ -146,3 +146,14 @@ def test_more_damping_stays_nearer_to_the_weight(seed: int) -> None:
     moved = [float(np.abs(solve(made, matrix, damping) - matrix).sum()) for damping in (1e-6, 1e-2, 1.0, 1e6)]
     assert moved == sorted(moved, reverse=True)
     assert moved[-1] < 1e-3
+
+
+def test_how_an_input_is_scaled_changes_nothing():
+    """A channel may be large or small: damping pulls at what it contributes."""
+    x, matrix, bias = problem(5, 1, 4, 3)
+    y = x @ matrix + bias[:, None]
+    scale = np.array([1.0, 5.0, 0.2, 1.0])
+    rough = 0.5 * matrix
+    plain = solve(moments_of(x, y), rough, 0.3)
+    scaled = solve(moments_of(x * scale, y), rough / scale[:, None], 0.3)
+    np.testing.assert_allclose(scaled * scale[:, None], plain, rtol=1e-9)
