@@ -323,12 +323,14 @@ class Search:
             self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))
 
     def _even_out(self) -> None:
-        """Weights that are only stored as integers cost no time, whatever the clock says: the runtime folds them."""
+        """Weights that are only stored as integers cost no time, whatever the clock says: the runtime folds them. Nor
+        is the original any faster than itself."""
         in_float = {id(each.stage): each.measured.speedup for each in self.judged if each.made is None}
         for place, each in enumerate(self.judged):
-            speedup = in_float.get(id(each.stage), 0.0)
-            if each.made is not None and not each.made.layers and speedup > each.measured.speedup:
-                self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))
+            if each.made is not None and each.made.layers:
+                continue
+            speedup = max(in_float.get(id(each.stage), 0.0), each.measured.speedup) if each.stage.records else 1.0
+            self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))
 
     def _fastest(self) -> list[Candidate]:
         """The fastest that was not pruned and the fastest in float always run: no result is slower than what quantizing
