@@ -1,6 +1,6 @@
 """The steps that commands share on the way to a report: open, gather inputs, deliver, judge.
 
-`api.py` strings them together. A `Run` collects what every report holds: warnings, seconds per stage, peak memory.
+`api` strings them together. A `Run` collects what every report holds: warnings, seconds per stage, peak memory.
 """
 
 from __future__ import annotations
