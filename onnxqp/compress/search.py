@@ -80,7 +80,7 @@ class Search:
         """Try what there is to try; without `pruning` only quantization. Raises UnsupportedError where nothing can be
         done."""
         start = Stage(self.pruner.original)
-        self._judge(Candidate(start.model, start, self._measured(start.model, 1.0)))
+        self._judge(Candidate(start.model, start, self._measured(start, start.model, 1.0)))
         refusal = self._quantized(start)
         if pruning:
             self._pruned(start)
@@ -91,7 +91,7 @@ class Search:
     def once(self, options: PruneOptions) -> Found:
         """Prune by the amount in `options`, quantize, and nothing else."""
         stage = self._cut(Stage(self.pruner.original), options)
-        plain = Candidate(stage.model, stage, self._measured(stage.model, self._ratio(stage)))
+        plain = Candidate(stage.model, stage, self._measured(stage, stage.model, self._ratio(stage)))
         self._judge(plain)
         refusal = self._quantized(stage)
         if refusal is not None:
@@ -128,7 +128,7 @@ class Search:
 
     def _ends(self, stage: Stage) -> bool:
         """Judge a step in float and in int8; whether there is no point in going on."""
-        plain = Candidate(stage.model, stage, self._measured(stage.model, self._ratio(stage)))
+        plain = Candidate(stage.model, stage, self._measured(stage, stage.model, self._ratio(stage)))
         self._judge(plain)
         if self.goal.bounds_accuracy and not self.goal.accurate(plain.measured.closeness):
             return True
@@ -206,7 +206,7 @@ class Search:
         """The same with as few blocks in float as it takes, or with all of them."""
 
         def keeps(model: ir.Model) -> bool:
-            return self.goal.accurate(self._closeness(model))
+            return self.goal.accurate(self._closeness(stage, model))
 
         within = result.within(keeps)
         kept = [each for each in within.tried if each.kept]
@@ -226,14 +226,15 @@ class Search:
         return Candidate(
             result.model,
             stage,
-            self._measured(result.model, 1 / (pruned * speedup)),
+            self._measured(stage, result.model, 1 / (pruned * speedup)),
             result.candidate,
         )
 
-    def _measured(self, model: ir.Model, time: float) -> Measured:
-        """Judge a model; `time` is the share of the original's that it is thought to take, where no clock runs."""
+    def _measured(self, stage: Stage, model: ir.Model, time: float) -> Measured:
+        """Judge a model made from `stage`; `time` is the share of the original's that it is thought to take, where no
+        clock runs."""
         session = Session(model, threads=self.threads)
-        closeness = self.held.closeness(session)
+        closeness = replace(self.held.closeness(session), cut=bool(stage.records))
         size = len(to_bytes(model))
         speedup = self.held.speedups([session])[0] if self.timed else 1 / time
         return Measured(closeness, speedup, self.bytes / size, size)
@@ -280,7 +281,7 @@ class Search:
             return self.goal.keeps(base.measured)
         model = order.model(count)
         size = len(to_bytes(model))
-        measured = Measured(self._closeness(model), base.measured.speedup, self.bytes / size, size)
+        measured = Measured(self._closeness(base.stage, model), base.measured.speedup, self.bytes / size, size)
         made = replace(base.made, model=model, packed=count)
         self._judge(replace(base, model=model, measured=measured, made=made))
         return self.goal.keeps(measured)
@@ -292,13 +293,13 @@ class Search:
         if enough is None or not self.goal.bounds_accuracy:
             return enough or 0
         midway = self.goal.midway(base.measured.closeness)
-        most = order.most(lambda model: midway.accurate(self._closeness(model)))
+        most = order.most(lambda model: midway.accurate(self._closeness(base.stage, model)))
         if most >= enough:
             return most
-        return enough if self.goal.accurate(self._closeness(order.model(enough))) else 0
+        return enough if self.goal.accurate(self._closeness(base.stage, order.model(enough))) else 0
 
-    def _closeness(self, model: ir.Model) -> Closeness:
-        return self.held.closeness(Session(model, threads=self.threads))
+    def _closeness(self, stage: Stage, model: ir.Model) -> Closeness:
+        return replace(self.held.closeness(Session(model, threads=self.threads)), cut=bool(stage.records))
 
     # ---- the choice
 

@@ -51,6 +51,17 @@ def test_what_cannot_be_told_from_nothing_is_no_room():
     assert not noisy.leaves_room(Closeness(200, None, None, 10**-2.51))
 
 
+def test_fewer_channels_must_be_more_faithful_than_rounding_where_there_are_no_classes():
+    int8 = Closeness(200, None, None, 10**-2.6)
+    cut = replace(int8, cut=True)
+    assert goal(classes=False).accurate(int8)
+    assert not goal(classes=False).accurate(cut)
+    assert goal(classes=False).accurate(replace(cut, noise=10**-3.6))
+    assert not goal(classes=False, enough_db=40.0).accurate(replace(cut, noise=10**-3.6))
+    assert not goal(classes=False).at_most(int8).accurate(cut)
+    assert goal().accurate(Closeness(10_000, 99.9, 0.0, 0.5, cut=True))  # predictions tell
+
+
 def test_a_budget_of_speed_alone_leaves_accuracy_open():
     asked = goal(Gates(min_speedup=2.0), labelled=True)
     assert not asked.bounds_accuracy
