@@ -59,8 +59,8 @@ def test_accuracy_pays_for_bytes(limit: int | None, count: int, monkeypatch: pyt
     nothing = cast("Any", None)
     options = PruneOptions(), QuantizeOptions()
     way = Search(nothing, Goal(max_drop=2.0), nothing, *options, [], [], 4000, 1, nothing, nothing)
-    monkeypatch.setattr(way, "_closeness", lambda packed: lost(0.4 + 0.0999 * packed))
-    base = SimpleNamespace(measured=Measured(lost(0.4), 3.0, 4.0, 1000))
+    monkeypatch.setattr(way, "_closeness", lambda stage, packed: lost(0.4 + 0.0999 * packed))
+    base = SimpleNamespace(stage=None, measured=Measured(lost(0.4), 3.0, 4.0, 1000))
     assert way._how_many(order(monkeypatch), cast("Any", base), limit) == count
 
 
@@ -68,7 +68,7 @@ def test_without_a_bound_of_accuracy_only_bytes_count(monkeypatch: pytest.Monkey
     nothing = cast("Any", None)
     options = PruneOptions(), QuantizeOptions()
     way = Search(nothing, Goal(min_size_ratio=8.0), nothing, *options, [], [], 4000, 1, nothing, nothing)
-    base = SimpleNamespace(measured=Measured(lost(0.4), 3.0, 4.0, 1000))
+    base = SimpleNamespace(stage=None, measured=Measured(lost(0.4), 3.0, 4.0, 1000))
     assert way._how_many(order(monkeypatch), cast("Any", base), 500) == 13
     assert way._how_many(order(monkeypatch), cast("Any", base), 100) == 0
 
