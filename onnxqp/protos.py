@@ -133,14 +133,32 @@ def lean(proto: onnx.ModelProto, model: ir.Model) -> onnx.ModelProto:
     """Leave out of a proto of `model` what every reader finds out by itself.
 
     Those are the shapes of inner values, which follow from those of the inputs except behind operators that only their
-    maker knows.
+    maker knows, and where a size that is open gets a name: onnxruntime, which gives none, compares such names when it
+    looks for a Reshape to what its input came from (reshape_fusion.cc).
     """
     _lean_graph(proto.graph, model.graph)
     return proto
 
 
+def _names_samples(node: ir.Node, output: ir.Value) -> bool:
+    """Whether the first axis of an output, how many samples there are as a rule, has a name that no input brings."""
+    name = _first_name(output)
+    return name is not None and all(_first_name(value) != name for value in node.inputs)
+
+
+def _first_name(value: ir.Value | None) -> str | None:
+    size = value.shape[0] if value is not None and value.shape is not None and len(value.shape) else None
+    return size.value if isinstance(size, ir.SymbolicDim) else None
+
+
 def _lean_graph(written: onnx.GraphProto, graph: ir.Graph) -> None:
-    inferred = {value.name for node in graph if node.domain in DEFAULT_DOMAINS for value in node.outputs}
+    inferred = {
+        value.name
+        for node in graph
+        if node.domain in DEFAULT_DOMAINS
+        for value in node.outputs
+        if not _names_samples(node, value)
+    }
     inferred |= set(graph.initializers)
     kept = [info for info in written.value_info if info.name not in inferred]
     del written.value_info[:]

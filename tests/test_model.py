@@ -201,3 +201,24 @@ def test_taps_return_values_inside_the_graph(tmp_path: Path) -> None:
     result = Session(model, taps=["inner"]).run({"x": -np.ones((1, 3), np.float32)})
     np.testing.assert_allclose(result["inner"], [[-12, -15, -18, -21]])
     assert not result["y"].any()
+
+
+def test_names_of_open_sizes_that_only_inference_gives_are_written(tmp_path: Path) -> None:
+    """onnxruntime compares them; shapes that follow are left out."""
+    sizes = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="a"),
+        helper.make_node("Resize", ["a", "", "scales"], ["b"], name="b"),  # onnx's inference loses the batch here
+        helper.make_node("Relu", ["b"], ["c"], name="c"),
+        helper.make_node("Relu", ["c"], ["y"], name="y"),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, None, None]) for name in ("x", "y")]
+    inner = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [first, 3, None, None])
+        for name, first in (("a", "n"), ("b", "m"), ("c", "m"))
+    ]
+    graph = helper.make_graph(nodes, "names", ends[:1], ends[1:], [sizes], value_info=inner)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = tmp_path / "written.onnx"
+    files.save(files.from_proto(proto), path)
+    assert [info.name for info in onnx.load(path).graph.value_info] == ["b"]
