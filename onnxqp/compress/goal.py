@@ -26,7 +26,7 @@ class Closeness:
     `agreement`: percent of equal predictions, and `drop`: points of accuracy that the differing ones cost if the
     original's own confidence in its predictions is right; both None where no output holds class scores. `noise`:
     squared error relative to the squared signal of the worst output. `drop_error`: the standard error of `drop`, in
-    points; None: that of a share. `cut`: whether the candidate has fewer channels than the original.
+    points; None: that of a share. `cut`: whether the candidate computes less than the original.
     """
 
     samples: int

@@ -139,6 +139,7 @@ class Search:
 
     def _halve(self, good: Stage, options: PruneOptions, high: float, low: float) -> None:
         """Between a share that keeps the accuracy (or misses the speed) and one that does not (or reaches it)."""
+        ends: dict[float, bool] = {}  # by what is left: a cut that gets no finer is judged once
         for _ in range(HALVINGS):
             if high / low < FINE or self.pace.left() < 1:
                 return
@@ -146,7 +147,10 @@ class Search:
             stage = self._step(good, options, middle)
             if stage is good:
                 return
-            if self._ends(stage):
+            left = self._ratio(stage)
+            if left not in ends:
+                ends[left] = self._ends(stage)
+            if ends[left]:
                 low = middle
             else:
                 good, high = stage, middle

@@ -7,7 +7,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Cut, Name
-from onnxqp.graph import attribute_int, attribute_ints, attribute_string, is_constant
+from onnxqp.graph import attribute_int, attribute_ints, attribute_string, dims, is_constant
 from onnxqp.ops import folding, quantizing
 from onnxqp.ops.contraction import Windows
 from onnxqp.ops.cost import dimension, element_count
@@ -44,8 +44,8 @@ class Conv(Operator):
         return _windows(node, transposed=False)
 
     def window(self, node: ir.Node) -> Window | None:
-        kernel = dims_of(node.inputs[1])[2:]
-        return None if None in kernel else free_window(node, [size or 1 for size in kernel])
+        weight = dims(node.inputs[1])
+        return None if weight is None or None in weight else free_window(node, [size or 1 for size in weight[2:]])
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.conv_role(node)

@@ -129,3 +129,15 @@ def test_where_no_block_can_go_single_channels_do(monkeypatch: pytest.MonkeyPatc
     cuts = Cuts(way, lambda options: True, monkeypatch)
     way._pruned(cast("Any", SimpleNamespace(model=None, records=[])))
     assert cuts.warned == ["nothing was pruned: it removes nothing"]
+
+
+def test_a_cut_that_gets_no_finer_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = search([], {}, monkeypatch)
+    Cuts(way, lambda options: False, monkeypatch)
+    coarse = SimpleNamespace(model=None, records=[1], warnings=(), pruning=SimpleNamespace(macs_ratio=0.9))
+    way.pruner = cast("Any", SimpleNamespace(step=16, cut=lambda stage, options: coarse, original=None))
+    judged: list[Any] = []
+    monkeypatch.setattr(way, "_ends", lambda stage: judged.append(stage) or True)
+    way.pace.begin()
+    way._halve(cast("Any", SimpleNamespace(model=None, records=[])), PruneOptions(), 1.0, 0.5)
+    assert judged == [coarse]

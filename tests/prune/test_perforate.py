@@ -142,6 +142,17 @@ def test_small_and_excluded_images_are_left_alone() -> None:
     assert find_regions(model.graph, Selection(exclude=tuple(region.windows))) == []
 
 
+def test_a_weight_of_unknown_shape_is_left_alone() -> None:
+    build = Build()
+    model = build.model(plain(build))
+    (region,) = find_regions(model.graph)
+    (conv,) = (node for node in model.graph if node.name in region.windows)
+    weight = conv.inputs[1]
+    assert weight is not None
+    weight.shape = None
+    assert find_regions(model.graph) == []
+
+
 def smooth(count: int, size: int = 16) -> list[dict[str, np.ndarray]]:
     """Images without detail: places beside each other tell the same."""
     random = np.random.default_rng(3)
