@@ -6,8 +6,9 @@
 
 Cases, all with random weights: `residual` (20 000 nodes: Conv, Relu, Conv, Add, again and again), `nodes` (20 000
 nodes: MatMul, Add, Relu), `chain` (2000 MatMul of 64x64 with Relu between) and `large` (500 MB of 3x3 convolutions of
-1024 channels). Tools: `onnxqp quantize --no-validate`; `quantize_static` of onnxruntime with its defaults; and
-`session`, one session of the model with every value tapped, run once: what any calibration must at least hold.
+1024 channels). Tools: `onnxqp quantize --no-validate`; `quantize_static` of onnxruntime with its defaults; `session`,
+one session of the model with every value tapped, run once: what any calibration must at least hold; and `passes`, which
+says what normalising, annotating and inserting take of onnxqp's seconds.
 
 A process is watched from outside: its seconds, by the clock and of processor, its children's included; the resident
 memory of it and its children together, and the anonymous part of that, which leaves out memory-mapped weights.
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = ("onnxqp", "quantize_static", "session")
+TOOLS = ("onnxqp", "quantize_static", "session", "passes")
 PERIOD = 0.02  # seconds between two looks at the memory
 
 
@@ -168,8 +169,8 @@ def _large(path: Path, layers: int = 13) -> None:
 
 
 CASES = {
-    "residual": Case(_residual, 4, ("onnxqp", "session")),
-    "nodes": Case(_nodes, 4, ("onnxqp", "session")),
+    "residual": Case(_residual, 4, ("onnxqp", "session", "passes")),
+    "nodes": Case(_nodes, 4, ("onnxqp", "session", "passes")),
     "chain": Case(_chain, 32),
     "large": Case(_large, 8),
 }
@@ -225,7 +226,7 @@ def _measure(case: str, tool: str, model: Path, limit: float) -> Cell:
         lines = errors.read().decode(errors="replace").strip().splitlines()
     size = output.stat().st_size if output.exists() else None
     output.unlink(missing_ok=True)
-    told = lines[-1][:200] if lines and code else ""
+    told = lines[-1][:200] if lines and (code or tool == "passes") else ""
     processor = round(usage.ru_utime + usage.ru_stime, 2)
     return Cell(case, tool, round(seconds, 2), processor, resident, anonymous, code, size, told)
 
@@ -267,6 +268,9 @@ def _run_tool(tool: str, model: Path, data: Path, output: Path) -> int:
     if tool == "session":
         _open(model.with_suffix(".tapped.onnx")).run(None, next(feeds))
         return 0
+    if tool == "passes":
+        print(_passes(model, feeds), file=sys.stderr)
+        return 0
     from onnxruntime import quantization as peer
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -281,6 +285,36 @@ def _run_tool(tool: str, model: Path, data: Path, output: Path) -> int:
     finally:
         prepared.unlink(missing_ok=True)
     return 0
+
+
+def _passes(model: Path, samples: Iterator[dict[str, Any]]) -> str:
+    """What the passes over the graph take: annotating with the rewrites that integer kernels want, inserting with the
+    plan and the parameters that it needs."""
+    import gc
+
+    from onnxqp import model as files
+    from onnxqp.normalize import normalize
+    from onnxqp.options import QuantizeOptions
+    from onnxqp.quantize import quantize_model
+    from onnxqp.quantize.decide import decide
+    from onnxqp.quantize.draft import Draft
+    from onnxqp.targets import TARGETS
+
+    options, feeds, seconds = QuantizeOptions(target="x64-vnni"), list(samples), dict[str, float]()
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        begun = time.monotonic()
+        done = work()
+        seconds[name] = time.monotonic() - begun
+        return done
+
+    gc.set_threshold(50_000, 10, 10)  # as the command line does
+    graph = files.load(model)
+    timed("normalise", lambda: normalize(graph))
+    draft = timed("annotate", lambda: Draft.of(graph, TARGETS["x64-vnni"], options, feeds))
+    material = quantize_model(graph, feeds, options, few=feeds).trial.material
+    timed("insert", lambda: material.build(decide(material.annotation, draft.costs)))
+    return ", ".join(f"{name} {each:.1f} s" for name, each in seconds.items())
 
 
 def _write_tapped(model: Path, path: Path) -> None:
@@ -310,7 +344,7 @@ def _table(cells: Sequence[Cell]) -> str:
     lines = ["| case | tool | seconds | of processor | resident MB | anonymous MB | output MB |", "|---" * 7 + "|"]
     for cell in cells:
         size = "-" if cell.output_bytes is None else f"{cell.output_bytes / 1e6:.1f}"
-        told = f" ({cell.told or cell.code})" if cell.code else ""
+        told = f" ({cell.told or cell.code})" if cell.code or cell.told else ""
         memory = f"{cell.resident_bytes / 1e6:.0f} | {cell.anonymous_bytes / 1e6:.0f}"
         seconds = f"{cell.seconds:.1f} | {cell.processor_seconds:.1f}"
         lines.append(f"| {cell.case} | {cell.tool}{told} | {seconds} | {memory} | {size} |")
@@ -319,7 +353,9 @@ def _table(cells: Sequence[Cell]) -> str:
 
 def _words(cell: Cell) -> str:
     cost = f"{cell.seconds:.1f} s ({cell.processor_seconds:.1f} of processor), {cell.resident_bytes / 1e6:.0f} MB"
-    return f"{cell.case} {cell.tool}: {cost}" + (f", exit code {cell.code}: {cell.told}" if cell.code else "")
+    code = f", exit code {cell.code}" if cell.code else ""
+    told = f": {cell.told}" if cell.told else ""
+    return f"{cell.case} {cell.tool}: {cost}{code}{told}"
 
 
 if __name__ == "__main__":
