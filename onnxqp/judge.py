@@ -18,7 +18,7 @@ from onnxqp.evaluate.scores import may_hold_classes
 from onnxqp.gather import Inputs
 from onnxqp.options import Gates, MeasureOptions
 from onnxqp.report.records import Accuracy, Fidelity, Gate, Latency, Size
-from onnxqp.runtime import Session
+from onnxqp.runtime import Session, as_array
 from onnxqp.specs import Feed
 from onnxqp.steps import Run
 
@@ -145,11 +145,12 @@ def labelled_feeds(
 def require_finite(baseline: Session, candidate: Session, feeds: list[Feed]) -> None:
     """A candidate that says NaN or Inf where its baseline does not is broken; raises VerificationError."""
     for feed in feeds:
-        floats = {k: v for k, v in candidate.run(feed).items() if np.issubdtype(v.dtype, np.floating)}
+        found = {name: as_array(output) for name, output in candidate.run(feed).items()}
+        floats = {name: array for name, array in found.items() if np.issubdtype(array.dtype, np.floating)}
         broken = [name for name, array in floats.items() if not np.isfinite(array).all()]
         ours = baseline.run(feed) if broken else {}  # as a rule nothing is: the baseline need not be opened for it
         for name in broken:
-            if np.isfinite(ours.get(name, 0)).all():
+            if np.isfinite(as_array(ours.get(name, 0))).all():
                 raise VerificationError(
                     f"output {name!r} of the result is not finite",
                     hint="run with --data that is typical of real use; if it is, please report a bug",

@@ -63,7 +63,7 @@ def match(baseline: ir.Model, candidate: ir.Model) -> list[Pair]:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             continue
         for value in node.outputs:
-            if value.dtype in _FLOATS and value.name not in pairs and not _inside_kernel(value):
+            if _holds_floats(value) and value.name not in pairs and not _inside_kernel(value):
                 _add(pairs, known.first([value.name or ""]) or known.maker(value), value, None)
     places = {value.name or "": place for place, value in enumerate(_floats(candidate))}
     return sorted(pairs.values(), key=lambda pair: places.get(pair.candidate, 0))
@@ -106,8 +106,12 @@ def _add(pairs: dict[str, Pair], found: ir.Value | None, value: ir.Value, quanti
 def _floats(model: ir.Model) -> Iterator[ir.Value]:
     """Inputs and node outputs that hold floats, in topological order."""
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
-        if value.name and value.dtype in _FLOATS:
+        if value.name and _holds_floats(value):
             yield value
+
+
+def _holds_floats(value: ir.Value) -> bool:
+    return isinstance(value.type, ir.TensorType) and value.dtype in _FLOATS  # a sequence has a dtype too
 
 
 def _apart(one: ir.Value, other: ir.Value) -> bool:

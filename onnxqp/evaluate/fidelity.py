@@ -13,6 +13,7 @@ from onnxqp.errors import DataError, VerificationError
 from onnxqp.evaluate.runnable import Runnable, Signed, samples_in
 from onnxqp.evaluate.scores import Doubles, class_output, class_scores, is_float, predictions
 from onnxqp.report.records import Fidelity, OutputFidelity
+from onnxqp.runtime import as_array
 from onnxqp.specs import Array, Feed
 
 Warn: TypeAlias = Callable[[str], None]
@@ -85,7 +86,7 @@ class FidelityMeter:
         if not baseline:
             return
         scored = class_output(baseline, self._output_name)
-        samples = self._samples_of(feed, _numeric(baseline[scored]))
+        samples = self._samples_of(feed, as_array(baseline[scored]))
         for name, expected in baseline.items():
             sums = self._outputs.setdefault(name, _OutputSums())
             pair = _Pair.of(expected, candidate[name])
@@ -142,7 +143,7 @@ class _Pair:
     @classmethod
     def of(cls, baseline: object, candidate: object) -> _Pair:
         """Texts become 1, and 1 where equal to the baseline's; complex numbers get a last axis of size 2."""
-        ours, theirs = _numeric(baseline), _numeric(candidate)
+        ours, theirs = as_array(baseline), as_array(candidate)
         if ours.dtype.kind in "OUS":
             equal = ours == theirs if ours.shape == theirs.shape else np.zeros(theirs.shape)
             return cls(np.ones(ours.shape), np.asarray(equal, dtype=np.float64), False)
@@ -261,15 +262,6 @@ def _other_shape(name: str, pair: _Pair) -> VerificationError:
         where=name,
         hint="the models must be versions of one another",
     )
-
-
-def _numeric(value: object) -> Array:
-    """An output as one array; a sequence or a map (of arrays or numbers) as the vector of all its numbers."""
-    if isinstance(value, Mapping):
-        return _numeric([value[key] for key in sorted(value, key=str)])
-    if isinstance(value, list | tuple):
-        return np.concatenate([np.asarray(_numeric(item)).ravel() for item in value]) if value else np.zeros(0)
-    return np.asarray(value)
 
 
 def _cosines(a: Doubles, b: Doubles) -> Doubles:

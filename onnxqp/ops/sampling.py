@@ -22,7 +22,10 @@ class Regions(Operator):
 
     def couple(self, node: ir.Node, labels: AxisLabels) -> None:
         names: list[Name | None] = [None, "channels", *[None] * (rank_of(node.inputs[0]) - 2)]
-        join(labels, node, {0: names}, {0: names})
+        places: dict[int, list[Name | None]] = {
+            index: [None] * rank_of(value) for index, value in enumerate(node.inputs) if index and value is not None
+        }
+        join(labels, node, {0: names, **places}, {0: names})
 
 
 class DeformConv(Operator):

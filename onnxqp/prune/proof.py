@@ -17,7 +17,7 @@ from onnxqp.graph import iterate
 from onnxqp.ops import rule_for
 from onnxqp.prune.spool import is_large
 from onnxqp.report.records import Proof
-from onnxqp.runtime import Session
+from onnxqp.runtime import Session, as_array
 from onnxqp.specs import Feed
 
 TOLERANCE = 1e-3  # of the range of an output, as the house page has it
@@ -62,7 +62,8 @@ def _outputs(model: ir.Model, feeds: Sequence[Feed]) -> list[dict[str, npt.NDArr
     """What a model makes of all feeds; its session is closed before another is opened."""
     optimize = not any(rule_for(node).quantized for node in iterate(model))
     with opened(model, optimize=optimize) as session:
-        return [session.run(feed) for feed in feeds]
+        runs = (session.run(feed) for feed in feeds)
+        return [{name: as_array(output) for name, output in outputs.items()} for outputs in runs]
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
 from onnxqp.ops.operator import Affine
 from onnxqp.options import Selection
-from onnxqp.runtime import Session
+from onnxqp.runtime import Session, as_array
 from onnxqp.specs import Activation, Array, Feed
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -289,10 +289,11 @@ def _same(model: ir.Model, scaled: ir.Model, samples: Iterable[Feed]) -> bool:
     ours, theirs = Session(model), Session(scaled)
     for feed in first_samples(model, samples, CHECKED):
         before, after = ours.run(feed), theirs.run(feed)
-        for name, array in before.items():
+        for name, output in before.items():
+            array = as_array(output)
             if array.dtype.kind != "f" or not array.size:
                 continue
             limit = TOLERANCE * float(np.abs(array).max())
-            if not np.allclose(after[name], array, rtol=0, atol=limit, equal_nan=True):
+            if not np.allclose(as_array(after[name]), array, rtol=0, atol=limit, equal_nan=True):
                 return False
     return True

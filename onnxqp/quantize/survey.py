@@ -74,7 +74,11 @@ class Survey:
         self._means = {name: _Look(name, ChannelMean(axis)) for name, axis in self._axes.items()}
         observers = self._layers.observers() if self._layers is not None else []
         self._rows = [_Look(value, observer) for value, observer in observers]
-        outputs = (value for value in draft.model.graph.outputs if value.dtype == ir.DataType.FLOAT)
+        outputs = (
+            value
+            for value in draft.model.graph.outputs
+            if isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
+        )
         every = 2 if total >= SKETCHED_BY else 1  # nobody wants more of them
         self._outputs = {name: Kept(every) for value in outputs if (name := value.name)}
         self._first = frozenset(even_places(total, SKETCHED_BY))

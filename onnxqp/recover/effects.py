@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxqp.model import clone
 from onnxqp.prune.budgets import count_macs
 from onnxqp.recover.layers import Layer
-from onnxqp.runtime import Session
+from onnxqp.runtime import Session, as_array
 from onnxqp.specs import Feed
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -75,9 +75,10 @@ def enough(macs: int) -> int:
 
 def _numbers(outputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, FloatArray]:
     """The outputs that are floats; probabilities as their logarithms, which say more of the unlikely ones."""
+    arrays = {name: as_array(output) for name, output in outputs.items()}
     return {
         name: _logarithms(np.asarray(array, np.float64))
-        for name, array in outputs.items()
+        for name, array in arrays.items()
         if np.issubdtype(array.dtype, np.floating)
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from onnxqp.runtime.refusals import refused, run_error
 from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
+Specs: TypeAlias = tuple[InputSpec, ...]
 
 AHEAD = 2  # inferences at once, each on one thread
 AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
@@ -71,8 +72,8 @@ class Session:
         self._brief = brief
         self._session: ort.InferenceSession | None = None
         session = self._open()
-        self.inputs = _without_false_scalars(tuple(_spec(i) for i in session.get_inputs()), source)
-        self.outputs = tuple(_spec(o) for o in session.get_outputs())
+        self.inputs = _without_false_scalars(tuple(map(_spec, session.get_inputs())), source, "input")
+        self.outputs = _without_false_scalars(tuple(map(_spec, session.get_outputs())), source, "output")
 
     def _open(self) -> ort.InferenceSession:
         if self._session is not None:
@@ -144,6 +145,15 @@ class Session:
         return Path(self._open().end_profiling())
 
 
+def as_array(output: object) -> npt.NDArray[Any]:
+    """An output as one array; a sequence or a map (of arrays or numbers) as the vector of all its numbers."""
+    if isinstance(output, Mapping):
+        return as_array([output[key] for key in sorted(output, key=str)])
+    if isinstance(output, list | tuple):
+        return np.concatenate([as_array(item).ravel() for item in output]) if output else np.zeros(0)
+    return np.asarray(output)
+
+
 def _payload(
     source: Source, taps: Sequence[str], settings: ort.SessionOptions
 ) -> tuple[str | bytes, list[npt.NDArray[Any]]]:
@@ -198,14 +208,16 @@ def _spec(argument: Any) -> InputSpec:
     return InputSpec(argument.name, dtype, known)
 
 
-def _without_false_scalars(inputs: tuple[InputSpec, ...], source: Source) -> tuple[InputSpec, ...]:
-    """onnxruntime says of an input without a shape what it says of a scalar: look into the model which it is."""
-    if all(spec.shape != () for spec in inputs):
-        return inputs
+def _without_false_scalars(specs: Specs, source: Source, end: Literal["input", "output"]) -> Specs:
+    """onnxruntime says of a value without a shape what it says of a scalar: look into the model which it is."""
+    if all(spec.shape != () for spec in specs):
+        return specs
     if isinstance(source, ir.Model):
-        open_ones = {value.name for value in source.graph.inputs if value.shape is None}
+        values = source.graph.inputs if end == "input" else source.graph.outputs
+        open_ones = {value.name for value in values if value.shape is None}
     else:
         content = source.read_bytes() if isinstance(source, Path) else source
-        declared = onnx.load_model_from_string(content).graph.input
+        graph = onnx.load_model_from_string(content).graph
+        declared = graph.input if end == "input" else graph.output
         open_ones = {value.name for value in declared if not value.type.tensor_type.HasField("shape")}
-    return tuple(replace(spec, shape=None) if spec.name in open_ones else spec for spec in inputs)
+    return tuple(replace(spec, shape=None) if spec.name in open_ones else spec for spec in specs)

@@ -109,6 +109,15 @@ def test_pixels_from_a_grid() -> None:
     prunes(b, b.conv(b.op("GridSample", image(b), grid), 8, 4), groups=[8])
 
 
+def test_where_pixels_come_from_is_not_cut() -> None:
+    b = Build()
+    x = image(b)
+    grid = b.op("Transpose", b.op("Tanh", b.conv(x, 8, 2)), perm=[0, 2, 3, 1])
+    y = b.conv(b.op("GridSample", x, grid), 8, 4)
+    prunes(b, y, groups=[8])
+    assert any("GridSample mixes the positions of this axis" in reason for reason in pinned(b, y).values())
+
+
 @pytest.mark.skipif(RUNTIME < (1, 25), reason="this onnxruntime has no DeformConv")
 def test_deformed_convolution() -> None:
     b = Build(opset=19)
