@@ -10,6 +10,7 @@ from onnxqp.errors import UsageError
 from onnxqp.frontier import within_budget
 from onnxqp.gather import DataLike, Feeds, as_options
 from onnxqp.job import TRIAL_FEEDS, Job, Result, arguments, normalised
+from onnxqp.normalize.tied import share_transposed
 from onnxqp.options import (
     SAMPLED,
     CalibrateOptions,
@@ -167,6 +168,7 @@ def prune(
             run.warn(warning)
         if job.write.dry_run:
             return Result(None, run.report(input=job.summary(), pruning=done.pruning))
+        share_transposed(done.model)
         recovered = kind if done.pruning.recovery is not None else None
         calibration = inputs.calibration_record(recovered) if recovered is not None else None
         return job.finish(inputs, done.model, pruning=done.pruning, calibration=calibration)

@@ -154,7 +154,7 @@ def _store(
     if rounding is not None and form.integers.dtype == np.int8:
         nearest = np.asarray(form.integers, np.int8)
         form = replace(form, integers=rounding.round(array, form.scale, nearest, centred=centred))
-    _rebuild(graph, value, form)
+    rebuild(graph, value, form)
     return np.asarray(form.integers * form.scale, np.float32)
 
 
@@ -162,11 +162,11 @@ def _store_wide(graph: ir.Graph, value: ir.Value, array: Floats) -> bool:
     """Replace an initializer by its form of 16 bits; whether that did."""
     form = wide_form(array)
     if form is not None:
-        _rebuild(graph, value, form)
+        rebuild(graph, value, form)
     return form is not None
 
 
-def _rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
+def rebuild(graph: ir.Graph, value: ir.Value, form: Form) -> None:
     """Let what reads `value` read its product with the scales. The value itself, by its name, holds the integers.
 
     Names of what is between are numbers: longer ones would cost what small integers save.

@@ -29,6 +29,7 @@ from onnxqp.quantize.recurrent import Recurrences
 from onnxqp.quantize.responses import Responses
 from onnxqp.quantize.rounding import Roundings
 from onnxqp.quantize.share import share_equal
+from onnxqp.quantize.tied import find_tied, readers, share_integers
 from onnxqp.quantize.verify import unfused_nodes
 from onnxqp.report.records import Quantization
 from onnxqp.runtime import RunningNode
@@ -64,7 +65,9 @@ class Material:
         )
         work = clone(self.model if decision.integer else self.original)
         recurrent = self._recurrent(work, decision.reasons)
-        untouched = self._excluded() | {node.node for node in plan.integer_nodes}
+        integer, excluded = {node.node for node in plan.integer_nodes}, self._excluded()
+        tied = find_tied(work, integer, excluded) if at_rest else []
+        untouched = excluded | integer | readers(tied)
         stored = store_at_rest(work, untouched, self.means, self.roundings) if at_rest else Stored()
         inserted = insert(
             work,
@@ -74,6 +77,7 @@ class Material:
             roundings=self.roundings,
             per_tensor=self.options.per_tensor,
         )
+        share_integers(work, tied, inserted.copies)
         store_halves(work)
         share_equal(work)
         remove_dead(work)
@@ -95,8 +99,11 @@ class Material:
         saturates = any(isinstance(unit.kernel, Kernel) and unit.kernel.saturates for unit in chosen)
         work = clone(self.original)
         recurrent = self._recurrent(work, returned)
-        stored = store_at_rest(work, self._excluded() | names, self.means, self.roundings)
-        make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
+        excluded = self._excluded()
+        tied = find_tied(work, names, excluded)
+        stored = store_at_rest(work, excluded | names | readers(tied), self.means, self.roundings)
+        made = make_dynamic(work, names, per_tensor=self.options.per_tensor, saturates=saturates)
+        share_integers(work, tied, made.copies)
         store_halves(work)
         share_equal(work)
         remove_dead(work)

@@ -9,6 +9,7 @@ Softmax and GELU between the products: that is why it beats the static form on s
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from onnxqp.graph import add_initializer, constant, dims, is_constant, renew_nam
 from onnxqp.ops import rule_for
 from onnxqp.quantize.arithmetic import Floats
 from onnxqp.quantize.naming import Labels
+from onnxqp.quantize.tied import IntegerCopy
 from onnxqp.quantize.weights import quantize_weight
 from onnxqp.specs import Compute, Float, Weight
 
@@ -41,8 +43,16 @@ def reason_against_dynamic(node: ir.Node) -> str | None:
     return None
 
 
-def make_dynamic(model: ir.Model, nodes: Collection[str], *, per_tensor: bool, saturates: bool = True) -> int:
-    """Rewrite the named products of a float graph in place; returns how many there were.
+@dataclass(frozen=True)
+class Rewritten:
+    """How many products, and the integers of their weights by the names of these."""
+
+    products: int
+    copies: dict[str, IntegerCopy]
+
+
+def make_dynamic(model: ir.Model, nodes: Collection[str], *, per_tensor: bool, saturates: bool = True) -> Rewritten:
+    """Rewrite the named products of a float graph in place.
 
     Named nodes that `reason_against_dynamic` speaks against stay as they are; bodies of If, Loop and Scan are not
     looked into. `per_tensor`: one scale per weight instead of one per column. `saturates`: the CPU adds neighbouring
@@ -54,7 +64,7 @@ def make_dynamic(model: ir.Model, nodes: Collection[str], *, per_tensor: bool, s
     chosen = [node for node in model.graph if node.name in nodes and reason_against_dynamic(node) is None]
     for node in chosen:
         rewriter.rewrite(node)
-    return len(chosen)
+    return Rewritten(len(chosen), rewriter.copies)
 
 
 class _Rewriter:
@@ -64,6 +74,7 @@ class _Rewriter:
         self.saturates = saturates
         self.labels = Labels()
         self.activations: dict[ir.Value, tuple[ir.Value, ...]] = {}  # one DynamicQuantizeLinear per value
+        self.copies: dict[str, IntegerCopy] = {}
         self.weights: dict[tuple[ir.Value, Weight], tuple[ir.Value, ir.Value]] = {}  # one copy per shared weight
 
     def rewrite(self, node: ir.Node) -> None:
@@ -117,7 +128,9 @@ class _Rewriter:
             done = quantize_weight(matrix, axis, summed=(0,), safe=self.saturates)
             name = self.labels.short(value.name or "weight")
             stored = add_initializer(self.graph, f"{name}_quantized", done.values)
-            self.weights[value, role] = (stored, add_initializer(self.graph, f"{name}_scale", done.scale))
+            scale = add_initializer(self.graph, f"{name}_scale", done.scale)
+            self.weights[value, role] = (stored, scale)
+            self.copies[value.name or ""] = IntegerCopy(stored, scale, axis, transposed=role.channel_axis == 0)
         return self.weights[value, role]
 
     def _node(

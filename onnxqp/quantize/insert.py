@@ -9,7 +9,7 @@ opens the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -35,6 +35,7 @@ from onnxqp.quantize.bias import Means, mean_shift
 from onnxqp.quantize.naming import Labels
 from onnxqp.quantize.parameters import Parameters
 from onnxqp.quantize.rounding import Roundings
+from onnxqp.quantize.tied import IntegerCopy
 from onnxqp.quantize.weights import IntegerWeight, quantize_weight
 from onnxqp.specs import Activation
 
@@ -51,6 +52,7 @@ class Inserted:
     weights_made_safe: int = 0
     scales_raised: int = 0
     bias_corrected: int = 0
+    copies: dict[str, IntegerCopy] = field(default_factory=dict)  # of weights, by the names of these
 
 
 def insert(
@@ -318,6 +320,10 @@ class _Inserter:
         if key not in self.rebuilt:
             name, (values, scale) = value.name or "weight", (quantized.values, quantized.scale)
             self.rebuilt[key] = self._integers(values, scale, axis, name, zeros=planned.zeros)
+            maker = self.rebuilt[key].producer()
+            integers, step = (None, None) if maker is None else maker.inputs[:2]
+            if integers is not None and step is not None:
+                self.done.copies[name] = IntegerCopy(integers, step, axis)
         return self.rebuilt[key]
 
     def _constant(self, planned: PlannedConstant) -> None:

@@ -17,7 +17,7 @@ def dynamic(model, *, per_tensor=False, saturates=True, names=None):
     """A rewritten copy, checked, and how many products it has."""
     work = clone(model)
     names = names or {node.name for node in work.graph}
-    count = make_dynamic(work, names, per_tensor=per_tensor, saturates=saturates)
+    count = make_dynamic(work, names, per_tensor=per_tensor, saturates=saturates).products
     onnx.checker.check_model(ir.to_proto(work), full_check=True)
     return work, count
 
