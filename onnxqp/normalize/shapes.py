@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import onnx.shape_inference
@@ -14,16 +16,31 @@ from onnxqp.normalize.alike import infer_alike
 from onnxqp.ops.operator import Elements
 from onnxqp.protos import light_proto
 
+_MADE_UP = re.compile(r"unk__\d+")  # by onnx's inference
 _LONGEST = 64  # elements of an integer tensor that can still be a shape
 _INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 
 
 def infer_shapes(model: ir.Model) -> None:
     """Fill in every shape and type that onnx's inference finds, and what operators know beyond it."""
+    _forget_made_up_names(model)
     for _ in range(_LONGEST):
         _infer(model)
         if not _refine(model):
             break
+
+
+def _forget_made_up_names(model: ir.Model) -> None:
+    """Sizes that an earlier inference could only number: one that follows values through Shape and Concat says more."""
+    for value in (value for node in model.graph for value in node.outputs if not value.is_graph_output()):
+        sizes = [] if value.shape is None else list(value.shape)
+        known = [None if _is_made_up(size) else size for size in sizes]
+        if known != sizes:
+            value.shape = ir.Shape(known)
+
+
+def _is_made_up(size: int | ir.SymbolicDim) -> bool:
+    return isinstance(size, ir.SymbolicDim) and size.value is not None and bool(_MADE_UP.fullmatch(size.value))
 
 
 def _refine(model: ir.Model) -> bool:

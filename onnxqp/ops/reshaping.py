@@ -11,7 +11,8 @@ a segment are laid out and reshaped as the elements are. Three things need care:
   only where the merged axis is still one of several, and each block would need an order of its own.
 - Dimensions that are not known to be equal before and after leave one opaque segment between what matches from the
   front and what matches from the back. Of it only the last axis can be cut, where one of its sizes before and after
-  divides the other: heads merge with the batch, `[N, S, hd] -> [N, S * h, d]`, and back.
+  divides the other: heads merge with the batch, `[N, S, hd] -> [N, S * h, d]`, and back. Or the first, likewise: a
+  group normalisation of open height and width, `[N, C, H, W] -> [N, g, ?]`, and back.
 """
 
 from __future__ import annotations
@@ -202,14 +203,35 @@ def _across_unknown(
     sizes in front are, element i of a row of 64 stands at i % 16 of a row of 16. Channels of one place are tied."""
     size, new = before[home.before[-1]], after[home.after[-1]] if home.after else None
     if family.inner != home.before[-1] or size is None or new is None or (size % new and new % size):
-        labels.pin(family.labels, node, "reshaped to dimensions that are not known")
-        return None
+        return _blocks_across_unknown(node, labels, family, home, before, after)
     row = labels.coarsen(family, [family.inner]).labels
     if size > new:
         rows = row.reshape(-1, new)
         labels.tie(rows[:1], rows)
         row = rows[0]
     return Family((home.after[-1],), np.tile(row, new // len(row)))
+
+
+def _blocks_across_unknown(
+    node: ir.Node,
+    labels: AxisLabels,
+    family: Family,
+    home: Segment,
+    before: Sequence[int | None],
+    after: Sequence[int | None],
+) -> Family | None:
+    """The family on the first axis of an opaque segment, where one of its sizes before and after divides the other:
+    [N, 32, H, W] -> [N, 8, ?], as a group normalisation begins, and back. Channels of one block are tied."""
+    size, new = before[home.before[0]], after[home.after[0]] if home.after else None
+    if family.inner != home.before[0] or size is None or new is None or 1 in (size, new) or (size % new and new % size):
+        labels.pin(family.labels, node, "reshaped to dimensions that are not known")
+        return None
+    row = labels.coarsen(family, [family.inner]).labels
+    if size > new:
+        rows = row.reshape(new, -1)
+        labels.tie(rows[:, :1], rows)
+        row = rows[:, 0]
+    return Family((home.after[0],), np.repeat(row, new // len(row)))
 
 
 def _whole(labels: AxisLabels, family: Family) -> Family:

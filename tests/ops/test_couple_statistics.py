@@ -84,6 +84,23 @@ def test_group_norm_by_instance_norm_of_a_symbolic_batch() -> None:
     prunes(b, b.conv(y, 16, 4), groups=[16], feeds=[{"x": b.feed["x"][:1]}])
 
 
+@pytest.mark.parametrize("back", ["Shape", "Concat"])
+def test_group_norm_by_instance_norm_of_an_open_height_and_width(back: str) -> None:
+    """Whole groups of four: which of its positions are whose cannot be told further."""
+    b = Build()
+    x = b.op("Tanh", b.conv(b.input(2, 3, 4, 4, symbolic={0: "N", 2: "H", 3: "W"}), 3, 16))
+    y = b.op("Reshape", x, b.const([0, 4, -1]))
+    y = b.op("InstanceNormalization", y, b.const(np.ones(4), np.float32), b.const(np.zeros(4), np.float32))
+    sizes = b.op("Shape", x)
+    if back == "Concat":
+        first, last = (b.op("Gather", sizes, b.const(places)) for places in ([0], [2, 3]))
+        sizes = b.op("Concat", first, b.const([16]), last, axis=0)
+    y = b.op("Add", b.op("Mul", b.op("Reshape", y, sizes), b.weight(16, 1, 1)), b.weight(16, 1, 1))
+    other = np.random.default_rng(4).normal(size=(1, 3, 6, 5)).astype(np.float32)
+    result = prunes(b, b.conv(b.op("Add", x, y), 16, 4), groups=[4], feeds=[{"x": other}])
+    assert result.pruning.params_ratio < 0.7
+
+
 def test_group_norm() -> None:
     b = Build(opset=21)
     x = b.op("GroupNormalization", image(b, 16), b.weight(16), b.weight(16), num_groups=4)
