@@ -242,10 +242,11 @@ def normalised(run: Run, subject: Subject) -> ir.Model:
 def open_baseline(run: Run, subject: Subject, normal: ir.Model, threads: int, *, optimize: bool = True) -> Session:
     """The model as given; where the runtime refuses it but runs it cleaned up, that one, and say so.
 
-    Without `optimize` it opens in half the time and memory, for a baseline whose speed nobody asks for.
+    One that a child process has opened is opened here once it runs. Without `optimize` that takes half the time and
+    memory, for a baseline whose speed nobody asks for.
     """
     try:
-        return Session(subject.source, threads=threads, optimize=optimize)
+        return Session(subject.source, threads=threads, optimize=optimize, signature=subject.signature)
     except OnnxqpError as refusal:
         with contextlib.suppress(OnnxqpError), subject.blamed():
             session = Session(normal, threads=threads, optimize=optimize)

@@ -22,7 +22,7 @@ from onnxqp.errors import OnnxqpError, UsageError
 from onnxqp.graph import iterate
 from onnxqp.memory import PeakMemory
 from onnxqp.report.records import Machine, ModelSummary, Report
-from onnxqp.runtime import RunningNode, Session, cpu, doubtful, open_and_look, refused, versions
+from onnxqp.runtime import RunningNode, Session, Signature, cpu, doubtful, open_and_look, refused, versions
 from onnxqp.specs import Feed
 from onnxqp.targets import resolve
 
@@ -94,6 +94,7 @@ class Subject:
     refusal: OnnxqpError | None = None  # what onnxruntime says when it does not open the file as it is
     doubt: OnnxqpError | None = None  # what it says when it opens the file and does not run it
     sha256: str | None = None  # of the file
+    signature: Signature | None = None  # of a file that onnxruntime opens as it is
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -137,7 +138,7 @@ def open_subject(given: ModelLike) -> Subject:
         found = probe.examine(path, files.file_bytes(path, model))
     refusal = None if found.refusal is None else refused(found.refusal, str(path))
     doubt = None if found.doubt is None else doubtful(found.doubt, str(path))
-    return Subject(model, path, str(given), refusal, doubt, sha256.result())
+    return Subject(model, path, str(given), refusal, doubt, sha256.result(), found.signature)
 
 
 def count_macs(model: ir.Model) -> int:

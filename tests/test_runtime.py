@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxqp import model as files
-from onnxqp import protos
+from onnxqp import probe, protos
 from onnxqp.errors import DataError, ModelError, UnsupportedError
 from onnxqp.runtime import Session, ceilings, cpu, optimized_graph, versions
 
@@ -33,6 +33,26 @@ def test_signature() -> None:
     session = Session(proto().SerializeToString())
     (spec,) = session.inputs
     assert (spec.name, spec.dtype, spec.shape) == ("x", np.dtype(np.float32), ("n", 4))
+
+
+def test_a_model_whose_signature_is_known_opens_when_it_runs() -> None:
+    known = ([("x", "tensor(float)", ["n", 4])], [("y", "tensor(float)", ["n", 4])])
+    session = Session(proto().SerializeToString(), signature=known)
+    (spec,) = session.inputs
+    assert (spec.name, spec.dtype, spec.shape) == ("x", np.dtype(np.float32), ("n", 4))
+    assert session.run({"x": np.full((2, 4), -1, np.float32)})["y"].tolist() == [[0] * 4] * 2
+    broken = Session(proto("NoSuchOperator").SerializeToString(), signature=known)
+    with pytest.raises(UnsupportedError):
+        broken.run({"x": np.zeros((1, 4), np.float32)})
+
+
+def test_a_child_tells_the_signature(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(proto(), str(path))
+    assert probe.examine(path, path.stat().st_size).signature == (
+        [("x", "tensor(float)", ["n", 4])],
+        [("y", "tensor(float)", ["n", 4])],
+    )
 
 
 @pytest.mark.parametrize(

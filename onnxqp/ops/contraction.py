@@ -42,6 +42,10 @@ class Contraction(Protocol):
         """The weight as float64 `[groups, inputs * taps, outputs]`, so that rows times it are outputs."""
         ...
 
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        """The shape of `matrix` of a weight of this shape."""
+        ...
+
     def weight_of(self, matrix: Array, shape: Sequence[int]) -> Array:
         """The inverse of `matrix`, for a weight of this shape."""
         ...
@@ -78,6 +82,9 @@ class Product:
     def matrix(self, weight: Array) -> Array:
         matrix: Array = weight.astype(np.float64) * self.scale
         return matrix.T[None] if self.flipped else matrix[None]
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        return (1, shape[1], shape[0]) if self.flipped else (1, shape[0], shape[1])
 
     def weight_of(self, matrix: Array, shape: Sequence[int]) -> Array:
         plain: Array = matrix[0] / self.scale
@@ -122,6 +129,10 @@ class Windows:
         order = (0, 1, 3, 2) if self.transposed else (0, 2, 3, 1)
         ordered = blocks.transpose(order)
         return ordered.reshape(self.groups, ordered.shape[1] * taps, ordered.shape[3])
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        taps, inside = math.prod(self.kernel), shape[0] // self.groups
+        return (self.groups, inside * taps, shape[1]) if self.transposed else (self.groups, shape[1] * taps, inside)
 
     def weight_of(self, matrix: Array, shape: Sequence[int]) -> Array:
         taps = math.prod(self.kernel)

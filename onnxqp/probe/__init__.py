@@ -23,7 +23,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from onnxqp.errors import InternalError, ModelError, ResourceError
 
@@ -33,6 +33,9 @@ BYTES_PER_SECOND = 5_000_000
 LARGEST = 1_000_000_000  # bytes: above it, opening the model twice costs more than the look is worth
 FLOOR = 2_000_000_000  # bytes of memory that the child may take however little is free
 _GRACE_SECONDS = 10.0  # for the system to write off a child that has crashed
+
+
+Declared: TypeAlias = tuple[str, str, list[Any] | None]  # name, type and shape as onnxruntime has them
 
 
 def warm() -> None:
@@ -54,10 +57,11 @@ def process() -> subprocess.Popen[bytes] | None:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the child saw: both None when all is well, or when it was not asked because the model is very large."""
+    """What the child saw: all None when it was not asked because the model is very large."""
 
     refusal: str | None = None  # why onnxruntime does not open the model
     doubt: str | None = None  # why it does not run on made-up inputs, or what onnx finds inconsistent; may be harmless
+    signature: tuple[list[Declared], list[Declared]] | None = None  # inputs and outputs of a model that opens
 
 
 def examine(path: Path, size: int) -> Finding:
@@ -80,7 +84,9 @@ def examine(path: Path, size: int) -> Finding:
         ) from err
     if answer.get("out_of_memory"):
         raise _too_large(str(path), "not enough memory to look at the model")
-    return Finding(answer.get("refusal"), answer.get("doubt"))
+    inputs, outputs = answer.get("signature") or (None, None)
+    signature = None if inputs is None or outputs is None else (list(map(tuple, inputs)), list(map(tuple, outputs)))
+    return Finding(answer.get("refusal"), answer.get("doubt"), signature)
 
 
 def _allowance(size: int) -> int:

@@ -85,16 +85,18 @@ def _limit_memory(allowance: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
 
 
-def _look(path: str) -> dict[str, str | bool]:
+def _look(path: str) -> dict[str, Any]:
     """Do to the model what the parent will do.
 
     `refusal` is why onnxruntime does not open it; `doubt` why it does not run on inputs that are merely made up, or
-    what onnx finds inconsistent.
+    what onnx finds inconsistent; `signature` its inputs and outputs as onnxruntime declares them.
     """
-    answer: dict[str, str | bool] = {}
+    answer: dict[str, Any] = {}
     session = None
     try:
         session = _open(path)
+        sides = (session.get_inputs(), session.get_outputs())
+        answer["signature"] = [[[value.name, value.type, value.shape] for value in side] for side in sides]
         _run(session)
     except MemoryError:
         return {"out_of_memory": True}

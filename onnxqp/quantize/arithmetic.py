@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxqp.errors import DataError, UsageError
+from onnxqp.quantize.blocks import Part, each_block, within
 from onnxqp.specs import Array
 
 MIN_BITS, MAX_BITS = 4, 16
@@ -60,13 +61,21 @@ def quantize_linear(
     zero = _along(zero_point, x.shape, axis, "zero point")
     if zero.size and (zero.min() < low or zero.max() > high):
         raise UsageError(f"zero point outside {low}..{high}", hint="`bits` and `signed` must be those of its making")
-    with np.errstate(over="ignore"):  # x / scale beyond float32 saturates below
-        steps = np.asarray(np.rint(x / step.astype(np.float32)))
-    if np.isnan(steps).any():
-        raise DataError("NaN cannot be quantized", hint="look for it in the array before quantizing")
-    if zero.any():
-        steps += zero
-    return cast(Integers, np.clip(steps, low, high, out=steps).astype(storage_dtype(bits, signed)))
+    integers = np.empty(x.shape, storage_dtype(bits, signed))
+    step, shifted = step.astype(np.float32), bool(zero.any())
+
+    def fill(part: Part) -> None:
+        with np.errstate(over="ignore"):  # x / scale beyond float32 saturates below
+            steps = np.asarray(x[part] / within(step, part))
+        np.rint(steps, out=steps)
+        if np.isnan(steps).any():
+            raise DataError("NaN cannot be quantized", hint="look for it in the array before quantizing")
+        if shifted:
+            steps += within(zero, part)
+        integers[part] = np.clip(steps, low, high, out=steps)
+
+    each_block(x.shape, fill)
+    return cast(Integers, integers)
 
 
 def dequantize_linear(
@@ -78,10 +87,15 @@ def dequantize_linear(
     step = _along(scale, q.shape, axis, "scale").astype(np.float32)
     if q.dtype.itemsize > 2:
         return (q.astype(np.int64) - zero.astype(np.int64)).astype(np.float32) * step
-    real = q.astype(np.float32)  # holds every integer of 17 bits
-    if zero.any():
-        real -= zero.astype(np.float32)
-    real *= step
+    real, shifted = np.empty(q.shape, np.float32), bool(zero.any())
+
+    def fill(part: Part) -> None:
+        block = q[part].astype(np.float32)  # holds every integer of 17 bits
+        if shifted:
+            block -= within(zero, part).astype(np.float32)
+        np.multiply(block, within(step, part), out=real[part])
+
+    each_block(q.shape, fill)
     return real
 
 

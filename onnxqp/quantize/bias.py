@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxqp.quantize.arithmetic import Floats
+from onnxqp.quantize.blocks import Part, each_block
 
 Means: TypeAlias = Mapping[str, npt.NDArray[np.float64]]  # by the name of an activation: one mean per channel
 
@@ -31,9 +32,13 @@ def mean_shift(
     out = weight.shape[channel_axis]
     if groups * into != mean.size or out % max(groups, 1) or not np.isfinite(mean).all():
         return None
-    error = np.moveaxis(
-        (weight - rounded).sum(axis=tuple(summed[:-1]), keepdims=True), (channel_axis, summed[-1]), (0, 1)
-    )
+    inner = tuple(summed[:-1])
+
+    def summed_error(part: Part) -> Floats:
+        return np.asarray((weight[part] - rounded[part]).sum(axis=inner, keepdims=True))
+
+    whole = summed_error(...) if 0 in inner else np.concatenate(each_block(weight.shape, summed_error))
+    error = np.moveaxis(whole, (channel_axis, summed[-1]), (0, 1))
     rows = error.reshape(groups, out // groups, into)
     shift: Floats = np.einsum("goi,gi->go", rows, mean.reshape(groups, into)).reshape(out).astype(np.float32)
     return shift

@@ -198,8 +198,8 @@ def _channels(pair: Pair) -> int:
     contraction = rule_for(pair.first).contraction(pair.first)
     if contraction is None:
         return 0
-    groups, _, outputs = contraction.matrix(_weight(pair.first, contraction)).shape
-    return int(groups * outputs)
+    groups, _, outputs = contraction.sizes(_weight(pair.first, contraction).shape)
+    return groups * outputs
 
 
 # ---- how much ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxqp.quantize.arithmetic import HALF_MAX, MANY_SCALES, SMALLEST_SCALE, Floats, Integers, in_half
+from onnxqp.quantize.blocks import Part, each_block, within
 
 GOOD_SQNR_DB = 42.0  # of the rounded weight, good enough to spend no more bytes on scales
 LEAST_SQNR_DB = 31.0  # a weight that lies below in every form gets 16 bits...
@@ -22,6 +24,9 @@ LEAST_WIDE_SQNR_DB = 45.0  # ...or stays in float
 FAINT = 1e-2  # of the mean energy of a channel
 GROUP = 16  # elements at least that share a scale, but for depthwise layers
 TURNS = 4  # of rows and columns
+
+
+Energies: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,12 @@ class Form:
 
 def smallest_form(array: Floats) -> Form | None:
     """The cheapest scales at which int8 is good; else the best that will do; else 16 bits, if these do."""
-    if not np.isfinite(array).all():  # a mask, as it may be
+    if not _is_finite(array):  # a mask, as it may be
         return None
     best: tuple[float, Form] | None = None
+    signal = _signal(array)
     for scales in _scales(array):
-        quality, form = _rounded(array, scales, np.dtype(np.int8))
+        quality, form = _rounded(array, scales, np.dtype(np.int8), signal)
         if quality >= GOOD_SQNR_DB:
             return form
         if quality >= LEAST_SQNR_DB and (best is None or quality > best[0]):
@@ -61,27 +67,38 @@ def smallest_form(array: Floats) -> Form | None:
 
 def wide_form(array: Floats) -> Form | None:
     """16 bits and one scale; None where they would spoil the array, too."""
-    if not np.isfinite(array).all():
+    if not _is_finite(array):
         return None
-    quality, form = _rounded(array, (np.abs(array).max(keepdims=True),), np.dtype(np.int16))
+    quality, form = _rounded(array, (np.abs(array).max(keepdims=True),), np.dtype(np.int16), _signal(array))
     return form if quality >= LEAST_WIDE_SQNR_DB else None
 
 
 def _scales(array: Floats) -> Iterator[tuple[Floats, ...]]:
     """Magnitudes that scales may follow, the fewest first: of every index of an axis, of two axes together."""
     sizes = {axis: size for axis, size in enumerate(array.shape) if size > 1}
+    rows = np.concatenate(each_block(array.shape, lambda part: _largest(array[part], 0)))
+    others = np.max(each_block(array.shape, lambda part: np.abs(array[part]).max(axis=0, keepdims=True)), axis=0)
     for axis in sorted(sizes, key=lambda axis: (sizes[axis], axis)):
         if array.size >= GROUP * sizes[axis] or axis == 0:
-            others = tuple(other for other in range(array.ndim) if other != axis)
-            yield (np.abs(array).max(axis=others, keepdims=True),)
+            yield (rows if axis == 0 else _largest(others, axis),)
     if len(sizes) > 1 and array.size >= GROUP * sum(list(sizes.values())[:2]):
         yield _balanced(array, *list(sizes)[:2])
 
 
+def _largest(array: Floats, *kept: int) -> Floats:
+    """Magnitudes along some axes, the largest of all others, whose sizes become 1."""
+    others = tuple(axis for axis in range(array.ndim) if axis not in kept)
+    return np.asarray(np.abs(array).max(axis=others, keepdims=True))
+
+
+def _is_finite(array: Floats) -> bool:
+    return all(each_block(array.shape, lambda part: bool(np.isfinite(array[part]).all())))
+
+
 def _balanced(array: Floats, row: int, column: int) -> tuple[Floats, Floats]:
     """Magnitudes of rows and of columns whose products bound every element closely."""
-    rest = tuple(axis for axis in range(array.ndim) if axis not in (row, column))
-    bounds = np.abs(array).max(axis=rest, keepdims=True)
+    found = each_block(array.shape, lambda part: _largest(array[part], row, column))
+    bounds = np.concatenate(found) if row == 0 else np.max(found, axis=0)
     rows, columns = (
         np.ones([size if axis == own else 1 for axis, size in enumerate(array.shape)], np.float32)
         for own in (row, column)
@@ -98,17 +115,27 @@ def _shared(magnitude: Floats, *, whole: bool) -> Floats:
     return np.asarray(np.where(magnitude > 0, magnitude if whole else np.sqrt(magnitude), 1.0), np.float32)
 
 
-def _rounded(array: Floats, magnitudes: tuple[Floats, ...], dtype: np.dtype[np.signedinteger]) -> tuple[float, Form]:
+def _rounded(
+    array: Floats, magnitudes: tuple[Floats, ...], dtype: np.dtype[np.signedinteger], signal: Energies
+) -> tuple[float, Form]:
     """The quality, in decibels, and the form; the largest integer stands for the magnitudes' product."""
     levels = np.float32(np.iinfo(dtype).max)
     first, *others = magnitudes
     scales = tuple(_storable(each) for each in (first / levels, *others))
-    form = Form(np.empty(0, dtype), scales)
-    steps = np.rint(array / form.scale)
-    np.clip(steps, -levels, levels, out=steps)
-    with np.errstate(over="ignore", invalid="ignore"):  # the mask of an attention holds the largest of all floats
-        error = steps * form.scale - array
-    return _quality(error, array), Form(steps.astype(dtype), scales)
+    form = Form(np.empty(array.shape, dtype), scales)
+    whole = form.scale
+
+    def fill(part: Part) -> Energies:
+        block, scale = array[part], within(whole, part)
+        steps = block / scale
+        np.clip(np.rint(steps, out=steps), -levels, levels, out=steps)
+        form.integers[part] = steps
+        with np.errstate(over="ignore", invalid="ignore"):  # the mask of an attention holds the largest of all floats
+            steps *= scale
+            steps -= block
+        return _squares(steps, array.shape)
+
+    return _quality(np.concatenate(each_block(array.shape, fill)), signal), form
 
 
 def _storable(scale: Floats) -> Floats:
@@ -117,14 +144,16 @@ def _storable(scale: Floats) -> Floats:
     return in_half(scale) if Form.half(scale) else scale
 
 
-def _quality(error: Floats, array: Floats) -> float:
+def _signal(array: Floats) -> Energies:
+    return np.concatenate(each_block(array.shape, lambda part: _squares(array[part], array.shape)))
+
+
+def _quality(noise: Energies, signal: Energies) -> float:
     """The signal-to-noise ratio of the mean row or column, whichever is worse, in decibels.
 
     Not that of the whole: a small channel may be drowned beside large ones, and be scaled up again in the next layer.
     One that is `FAINT` is as good as dead.
     """
-    sides = [size for size in array.shape if size != 1] or [1]
-    noise, signal = (_squares(each, sides[0], math.prod(sides[1:2])) for each in (error, array))
     worst = 0.0
     for axis in (0, 1):
         below, above = noise.sum(axis=axis), signal.sum(axis=axis)
@@ -134,8 +163,9 @@ def _quality(error: Floats, array: Floats) -> float:
     return -10 * math.log10(worst) if worst else math.inf
 
 
-def _squares(array: Floats, rows: int, columns: int) -> npt.NDArray[np.float64]:
-    """Sums of squares, [rows, columns]."""
-    parts = array.reshape(rows, columns, -1)
-    sums: npt.NDArray[np.float64] = np.einsum("ijk,ijk->ij", parts, parts, dtype=np.float64)
+def _squares(block: Floats, shape: tuple[int, ...]) -> Energies:
+    """Sums of squares, [rows, columns], of a block of an array of that shape: its first two axes longer than 1."""
+    sides = [size for size in shape if size != 1] or [1]
+    parts = block.reshape(-1, math.prod(sides[1:2]), math.prod(sides[2:]))
+    sums: Energies = np.einsum("ijk,ijk->ij", parts, parts, dtype=np.float64)
     return sums

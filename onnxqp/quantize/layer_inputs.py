@@ -209,7 +209,7 @@ def _layers(model: ir.Model) -> Iterator[_Layer]:
         weight = constant(value)
         if value is None or weight is None or weight.dtype != np.float32 or len(value.uses()) > 1 or not weight.size:
             continue
-        groups, inputs, _ = contraction.matrix(np.broadcast_to(np.float32(0), weight.shape)).shape
+        groups, inputs, _ = contraction.sizes(weight.shape)
         yield _Layer(node, contraction, groups, inputs)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxqp.quantize.arithmetic import Floats, quantize_linear, range_parameters
+from onnxqp.quantize.blocks import Part, each_block
 
 PAIR_LIMIT = 128  # largest magnitude of the sum of two neighbours
 WORST_GROWTH = 127 / 64  # at this multiple of the min-max scale no weight exceeds 64, so every pair is safe
@@ -45,8 +46,7 @@ def quantize_weight(
     `summed` are the axes that the kernel sums over, slowest first; `safe` keeps its 16-bit sums exact by growing
     scales (never by clipping, which costs far more). `at_least`: scales below are raised, a scalar or one per channel.
     """
-    others = _others(weight, axis)
-    magnitude = np.maximum(weight.max(axis=others, initial=0.0), -weight.min(axis=others, initial=0.0))
+    magnitude = _magnitude(weight, axis)
     magnitude = np.where(magnitude > 0, magnitude, magnitude.max(initial=0.0))  # a zero channel takes a usual scale
     scale, _ = range_parameters(-magnitude, magnitude, signed=True, symmetric=True)
     scale = np.maximum(scale, np.asarray(at_least, np.float32))
@@ -110,5 +110,15 @@ def _squared_error(rows: npt.NDArray[np.number], scales: Floats) -> npt.NDArray[
     return cast("npt.NDArray[np.float64]", np.square(difference, dtype=np.float64).sum(axis=(1, 2)))
 
 
-def _others(weight: Floats, axis: int | None) -> tuple[int, ...] | None:
-    return None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+def _magnitude(weight: Floats, axis: int | None) -> Floats:
+    """The largest there is, or that of every index of an axis."""
+    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+
+    def largest(part: Part) -> Floats:
+        block = weight[part]
+        return np.asarray(np.maximum(block.max(axis=others, initial=0.0), -block.min(axis=others, initial=0.0)))
+
+    found = each_block(weight.shape, largest)
+    if not found:
+        return np.zeros(() if axis is None else weight.shape[axis], np.float32)
+    return np.concatenate(found) if axis == 0 else np.asarray(np.max(found, axis=0))

@@ -52,7 +52,7 @@ class Layer:
 
     def bias(self) -> FloatArray:
         """The layer's own bias, `[groups, outputs]`; zeros where it has none or the adder has it."""
-        groups, _, outputs = self.matrix().shape
+        groups, _, outputs = self.contraction.sizes(self.weight().shape)
         index = self.contraction.bias
         array = None if index is None or index >= len(self.node.inputs) else constant(self.node.inputs[index])
         if array is None:

@@ -78,7 +78,7 @@ def recover_model(
     for done, layer in enumerate(places):
         if progress is not None:
             progress(done, len(places))
-        source, width = theirs.node(layer.node.name or ""), layer.matrix().shape[1]
+        source, width = theirs.node(layer.node.name or ""), layer.contraction.sizes(layer.weight().shape)[1]
         if source is None or width > LARGEST:
             why = "is not in the original" if source is None else f"has {width} inputs times taps, more than {LARGEST}"
             left.append(f"{layer.node.name} {why}")

@@ -48,7 +48,7 @@ def choose_positions(
     layer: Layer, positions: int, samples: int, random: np.random.Generator, rows: int = ROWS
 ) -> npt.NDArray[np.int64]:
     """Flat positions of one sample's output that become rows, a random few where there are many; `rows` in all."""
-    groups, inputs, _ = layer.matrix().shape
+    groups, inputs, _ = layer.contraction.sizes(layer.weight().shape)
     wanted = min(max(rows, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
     count = max(-(-wanted // samples), 1)
     if count >= positions:
@@ -83,6 +83,6 @@ def least_damping(layer: Layer, positions: int, samples: int) -> float:
     Rows of one sample resemble each other: no more than `_TELLING` of them count. A layer behind a global pooling has
     one row per sample, often fewer than inputs.
     """
-    inputs: int = layer.matrix().shape[1]
+    _, inputs, _ = layer.contraction.sizes(layer.weight().shape)
     needed = inputs / max(samples * min(positions, _TELLING), 1)
     return needed if needed > _FEW else 0.0

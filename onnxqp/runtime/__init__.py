@@ -5,13 +5,14 @@ from __future__ import annotations
 from onnxqp.runtime.installed import Ceilings, Cpu, ceilings, ceilings_hint, cpu, versions
 from onnxqp.runtime.refusals import doubtful, refused
 from onnxqp.runtime.running import RunningNode, all_nodes, open_and_look, optimized_graph
-from onnxqp.runtime.session import Session, Source, as_array, utf8_name
+from onnxqp.runtime.session import Session, Signature, Source, as_array, utf8_name
 
 __all__ = [
     "Ceilings",
     "Cpu",
     "RunningNode",
     "Session",
+    "Signature",
     "Source",
     "all_nodes",
     "as_array",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,13 +23,16 @@ from onnxqp.specs import Feed, InputSpec
 
 Source: TypeAlias = Path | bytes | ir.Model
 Specs: TypeAlias = tuple[InputSpec, ...]
+_Declared: TypeAlias = tuple[str, str, Sequence[Any] | None]  # name, type and shape, as onnxruntime has them
+Signature: TypeAlias = tuple[Sequence[_Declared], Sequence[_Declared]]  # inputs and outputs
 
 AHEAD = 2  # inferences at once, each on one thread
 AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_DUMPED_WEIGHTS = "optimized.weights"
 _DUMP = {  # whoever reads an optimised graph wants its nodes: the weights go elsewhere
-    "session.optimized_model_external_initializers_file_name": "optimized.weights",
+    "session.optimized_model_external_initializers_file_name": _DUMPED_WEIGHTS,
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
 }
 _DTYPES: dict[str, Any] = {
@@ -54,6 +58,7 @@ class Session:
     `optimize=False` runs the graph as written. `options` are onnxruntime session configuration entries, such as
     {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs. `brief`: for
     a few runs that nobody times; large weights are then not rewritten into the layouts that make many runs fast.
+    With the `signature` of a model that is known to open, the first run opens it.
     """
 
     def __init__(
@@ -67,13 +72,14 @@ class Session:
         dump: Path | None = None,
         profile: Path | None = None,
         brief: bool = False,
+        signature: Signature | None = None,
     ) -> None:
         self._how = (source, threads, optimize, dict(options or {}), tuple(taps), dump, profile)
         self._brief = brief
         self._session: ort.InferenceSession | None = None
-        session = self._open()
-        self.inputs = _without_false_scalars(tuple(map(_spec, session.get_inputs())), source, "input")
-        self.outputs = _without_false_scalars(tuple(map(_spec, session.get_outputs())), source, "output")
+        inputs, outputs = signature or _declared(self._open())
+        self.inputs = _without_false_scalars(tuple(_spec(*each) for each in inputs), source, "input")
+        self.outputs = _without_false_scalars(tuple(_spec(*each) for each in outputs), source, "output")
 
     def _open(self) -> ort.InferenceSession:
         if self._session is not None:
@@ -91,6 +97,7 @@ class Session:
             settings.optimized_model_filepath = str(dump)
             for key, text in _DUMP.items():
                 settings.add_session_config_entry(key, text)
+            _write_no_weights(dump.parent)
         if profile is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
@@ -187,6 +194,13 @@ def _payload(
     return bytes(proto.SerializeToString()), list(arrays.values())
 
 
+def _write_no_weights(folder: Path) -> None:
+    """Let the weights of an optimised graph go where nothing is kept: to write 100 MB takes as long as to open them."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # no links here, or one that is there already
+            (folder / _DUMPED_WEIGHTS).symlink_to(os.devnull)
+
+
 def _in_files(model: ir.Model) -> Iterator[ir.ExternalTensor]:
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return (value.const_value for value in values if isinstance(value.const_value, ir.ExternalTensor))
@@ -200,12 +214,18 @@ def utf8_name(path: Path) -> str | None:
         return None
 
 
-def _spec(argument: Any) -> InputSpec:
-    match = re.fullmatch(r"tensor\((\w+)\)", argument.type)
+def _declared(session: ort.InferenceSession) -> Signature:
+    inputs, outputs = (
+        [(each.name, each.type, each.shape) for each in side] for side in (session.get_inputs(), session.get_outputs())
+    )
+    return inputs, outputs
+
+
+def _spec(name: str, kind: str, shape: Sequence[Any] | None) -> InputSpec:
+    match = re.fullmatch(r"tensor\((\w+)\)", kind)
     dtype = np.dtype(_DTYPES[match.group(1)]) if match and match.group(1) in _DTYPES else None
-    shape = argument.shape
     known = None if shape is None else tuple(d if isinstance(d, int | str) else None for d in shape)
-    return InputSpec(argument.name, dtype, known)
+    return InputSpec(name, dtype, known)
 
 
 def _without_false_scalars(specs: Specs, source: Source, end: Literal["input", "output"]) -> Specs:

@@ -77,6 +77,7 @@ def test_rows_times_the_matrix_are_the_output(name: str) -> None:
     found = rule_for(node).contraction(node)
     assert found is not None
     matrix = found.matrix(arrays["w"])
+    assert found.sizes(weight) == matrix.shape
     chosen = np.sort(random.choice(found.positions(y.shape), min(7, found.positions(y.shape)), replace=False))
     computed = found.rows(x, y.shape, chosen) @ matrix
     if bias:
