@@ -3,7 +3,7 @@
 A table of costs ranks nodes before anything ran. On the machine that will run the model a clock knows better
 (`outlook`). What is not faster than float by more than the noise of the clock does not win, nor does speed that costs
 more accuracy than it is worth (`quality`); where int8 hurts, the blocks that hurt most for the time they save return to
-float (`returning`).
+float (`returning`), and so do layers at which values enter the integers and nothing is saved (`entries`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, carried, decide, predicted_ns
+from onnxqp.quantize.entries import with_later_entry
 from onnxqp.quantize.outlook import LEAST_GAIN, Outlook, Rival, race
 from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.returning import by_rank, sensitivities, without
@@ -83,10 +84,10 @@ def place_by_table(material: Material, table: Costs, probe: Probe, *, search: bo
         return first
     second = _refined(material, first, probe)
     if second is None:
-        return first
+        return _entered(material, first, probe)
     found = _estimated(material, table, second, probe, total)
     floating = _estimated(material, table, Decision((), {}), probe, total)
-    return _explained(material, [first, found, floating], probe)
+    return _entered(material, _explained(material, [first, found, floating], probe), probe)
 
 
 def place(material: Material, outlook: Outlook, probe: Probe, *, threads: int) -> Placement:
@@ -108,8 +109,15 @@ def place(material: Material, outlook: Outlook, probe: Probe, *, threads: int) -
         ]
         best = _best(field, probe)
     if best is not None and best.worth(probe) >= probe.worth(1.0, 0.0):
-        return best  # float itself could not be worth more
-    return place_float(material, outlook, probe, field)
+        return _entered(material, best, probe)  # float itself could not be worth more
+    return _entered(material, place_float(material, outlook, probe, field), probe)
+
+
+def _entered(material: Material, base: Placement, probe: Probe) -> Placement:
+    """Without entries into the integers that cost accuracy and save next to nothing."""
+    time = base.float_ns / max(base.speedup, 1e-9)
+    candidate, noise = with_later_entry(material, base.costs, base.candidate, base.noise, time, probe)
+    return replace(base, candidate=candidate, noise=noise)
 
 
 def place_float(material: Material, outlook: Outlook, probe: Probe, field: Sequence[Placement] = ()) -> Placement:

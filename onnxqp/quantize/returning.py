@@ -41,7 +41,7 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
     `noise`: that of the decision as a whole. Once some blocks explain nearly all of it, the rest share what is left.
     Weights outside a block are left as they were: what storing them as integers costs is the same for all.
     """
-    heavy = [unit for unit in decision.integer if _has_weight(unit) and not unit.chosen]
+    heavy = [unit for unit in decision.integer if has_weight(unit) and not unit.chosen]
     whole = predicted_ns(material.annotation, decision, costs)
 
     def alone(units: Sequence[Unit]) -> float:
@@ -116,7 +116,8 @@ def _names(units: Iterable[Unit]) -> list[str]:
     return [unit.node.name or "" for unit in units]
 
 
-def _has_weight(unit: Unit) -> bool:
+def has_weight(unit: Unit) -> bool:
+    """Whether its node is a layer with a weight."""
     return isinstance(unit.role, Compute) and unit.role.weight is not None
 
 
