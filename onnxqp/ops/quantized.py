@@ -12,7 +12,7 @@ from onnxqp.graph import attribute_int
 from onnxqp.ops.attention import FusedAttention
 from onnxqp.ops.concat import couple_joined
 from onnxqp.ops.conv import image_names, resize_groups
-from onnxqp.ops.cost import dimension, element_count
+from onnxqp.ops.cost import dimension, element_count, recurrent_macs
 from onnxqp.ops.elementwise import Elementwise
 from onnxqp.ops.grouped import Layer, couple_grouped
 from onnxqp.ops.join import dims_of, join, rank_of, same_shape, tie_axis
@@ -260,6 +260,9 @@ class PackedLSTM(Packed):
     """An LSTM that quantizes what it reads at every inference; pinned like the other packed ones."""
 
     op_types: ClassVar[tuple[str, ...]] = ("com.microsoft.DynamicQuantizeLSTM",)
+
+    def macs(self, node: ir.Node) -> int:
+        return recurrent_macs(node)
 
     def quantization(self, node: ir.Node) -> Role:
         return AtRun("quantized already")

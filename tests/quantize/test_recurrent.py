@@ -14,6 +14,7 @@ from onnxqp.quantize.candidate import Candidate
 from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.weights import worst_pair
 from onnxqp.runtime import all_nodes, optimized_graph
+from onnxqp.steps import count_macs
 from onnxqp.targets import resolve
 
 recurrent = importlib.import_module("onnxqp.quantize.recurrent")
@@ -90,6 +91,7 @@ def test_one_layer_is_one_kernel_and_nearly_as_exact(direction, bias):
         value.dtype == ir.DataType.FLOAT and value.name in "WR" for value in work.graph.initializers.values()
     )
     assert quality(model, work) > 30
+    assert count_macs(work) == count_macs(model) > 0
 
 
 def test_scales_per_gate_are_worth_it():
