@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,8 @@ _Declared: TypeAlias = tuple[str, str, Sequence[Any] | None]  # name, type and s
 Signature: TypeAlias = tuple[Sequence[_Declared], Sequence[_Declared]]  # inputs and outputs
 
 AHEAD = 2  # inferences at once, each on one thread
-AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them
+AHEAD_BYTES = 64 * 2**20  # results of one inference up to which the next runs while somebody looks at them...
+AHEAD_TWICE_BYTES = 24 * 2**20  # ...and up to which the next two do
 LARGE_WEIGHTS = 100_000_000  # bytes; to lay them out anew takes longer than some runs
 _EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _DUMPED_WEIGHTS = "optimized.weights"
@@ -57,7 +59,8 @@ class Session:
 
     `optimize=False` runs the graph as written. `options` are onnxruntime session configuration entries, such as
     {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs. `brief`: for
-    a few runs that nobody times; large weights are then not rewritten into the layouts that make many runs fast.
+    a few runs that nobody times; large weights are then not rewritten into the layouts that make many runs fast, and
+    memory is shared with other such sessions.
     With the `signature` of a model that is known to open, the first run opens it.
     """
 
@@ -102,8 +105,12 @@ class Session:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
         payload, self._weights = _payload(source, taps, settings)
-        if self._brief and optimize and sum(array.nbytes for array in self._weights) > LARGE_WEIGHTS:
+        large = sum(array.nbytes for array in self._weights) > LARGE_WEIGHTS
+        if self._brief and optimize and large:
             settings.graph_optimization_level = level.ORT_ENABLE_EXTENDED
+        if self._brief and not large and _shares_memory():  # what is shared is kept: not the layouts of large weights
+            settings.add_session_config_entry("session.use_env_allocators", "1")
+            settings.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         try:
             self._session = ort.InferenceSession(payload, settings, providers=["CPUExecutionProvider"])
         except Exception as err:  # onnxruntime's exception types differ between versions
@@ -132,17 +139,17 @@ class Session:
         are so large that more of them would weigh in memory."""
         with ThreadPoolExecutor(AHEAD) as beside:
             waiting: list[tuple[Feed, Future[dict[str, npt.NDArray[Any]]]]] = []
-            small = False
+            ahead = 0
             for feed in feeds:
-                if small:
+                if ahead:
                     waiting.append((feed, beside.submit(self.run, feed, names)))
-                    if len(waiting) > AHEAD:
+                    if len(waiting) > ahead:
                         earlier, future = waiting.pop(0)
                         yield earlier, future.result()
                     continue
                 results = self.run(feed, names)
-                sizes = (each.nbytes for each in results.values() if isinstance(each, np.ndarray))  # no lists
-                small = sum(sizes) <= AHEAD_BYTES
+                size = sum(each.nbytes for each in results.values() if isinstance(each, np.ndarray))  # no lists
+                ahead = AHEAD if size <= AHEAD_TWICE_BYTES else 1 if size <= AHEAD_BYTES else 0
                 yield feed, results
             for earlier, future in waiting:
                 yield earlier, future.result()
@@ -159,6 +166,21 @@ def as_array(output: object) -> npt.NDArray[Any]:
     if isinstance(output, list | tuple):
         return np.concatenate([as_array(item).ravel() for item in output]) if output else np.zeros(0)
     return np.asarray(output)
+
+
+@functools.cache
+def _shares_memory() -> bool:
+    """Whether sessions that nobody times can take their memory from one arena, which grows by what is asked for.
+
+    Each has its own by default, and that doubles whenever it is full: twice the memory, for results that are kept for
+    a while.
+    """
+    try:
+        place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+        ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    except Exception:  # another part of this process has one already, or this onnxruntime none
+        return False
+    return True
 
 
 def _payload(
