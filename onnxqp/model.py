@@ -108,7 +108,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
     if proto.graph.sparse_initializer:
         proto = _densified(proto)
     try:
-        model = ir.from_proto(proto)
+        model = protos.from_proto(proto)
         put_in_order(model)
         model.meta["dropped"] = ["training information"] if proto.training_info else []
         return model

@@ -23,10 +23,33 @@ ARRAY_DTYPES = {  # what numpy and the format lay out alike
     kind.value: kind.numpy().newbyteorder("<")
     for kind in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.INT8, ir.DataType.UINT8)
 }
+_MAPS = "onnxqp.maps"  # among the notes of a model: types of outputs
 LOWEST_IR = 8  # the lowest that goes with opset 17
 _BIG = 4096  # bytes; nobody looks into larger constants for a shape
 
 _Weight: TypeAlias = Callable[[onnx.GraphProto, str, ir.TensorProtocol], None]
+
+
+def from_proto(proto: onnx.ModelProto) -> ir.Model:
+    """A model of onnx_ir, which knows no maps: outputs that hold some have no type there, until they are written."""
+    infos = [info for info in (*proto.graph.output, *proto.graph.value_info) if holds_map(info.type)]
+    kinds = [onnx.TypeProto.FromString(info.type.SerializeToString()) for info in infos]
+    for info in infos:
+        info.ClearField("type")
+    try:
+        model = ir.from_proto(proto)
+    finally:
+        for info, kind in zip(infos, kinds, strict=True):
+            info.type.CopyFrom(kind)
+    outputs = {output.name for output in proto.graph.output}
+    if infos:
+        model.meta[_MAPS] = {i.name: k for i, k in zip(infos, kinds, strict=True) if i.name in outputs}
+    return model
+
+
+def holds_map(kind: onnx.TypeProto) -> bool:
+    """Whether a type is a map, or a sequence of maps, as scikit-learn's classifiers return."""
+    return kind.HasField("map_type") or kind.sequence_type.elem_type.HasField("map_type")
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -38,6 +61,10 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             hint="keep the weights in external data",
         )
     proto = ir.to_proto(model)
+    maps = model.meta.get(_MAPS, {})
+    for output in proto.graph.output:
+        if output.name in maps:
+            output.type.CopyFrom(maps[output.name])
     external = {
         value.name: value.const_value
         for graph in model.graphs()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, save
+from onnx import TensorProto, helper, load, save
 from quantize_graphs import Graph
 
 from onnxqp import api
@@ -53,6 +53,26 @@ def test_integers_are_held_against_floats(model, samples):
     fidelity = api.validate(model, written.output, data=samples).report.fidelity
     assert set(fidelity.outputs) == {"v4", "v5"}
     assert fidelity.sqnr_db > 30
+
+
+@pytest.mark.parametrize("opset", [9, 17])
+def test_the_maps_of_a_classifier_keep_their_type(tmp_path, samples, opset):
+    g = Graph(("n", 32))
+    hidden = g.op("Relu", g.op("Gemm", "x", g.matrix(32, 64), g.constant(np.zeros(64, np.float32))))
+    logits = g.op("Gemm", hidden, g.matrix(64, 3), g.constant(np.zeros(3, np.float32)))
+    scores = g.op("Softmax", logits, axis=1)
+    maps = g.op("ZipMap", scores, domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2])
+    proto = g.proto(scores, opset=opset)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    probability = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    proto.graph.output.append(helper.make_value_info(maps, helper.make_sequence_type_proto(probability)))
+    given = proto.SerializeToString()
+    written = WriteOptions(output=tmp_path / "cut.onnx")
+    report = api.prune(proto, options=PruneOptions(ratio=0.5), data=samples, measure=QUICK, write=written).report
+    assert report.pruning.proof.checked
+    assert proto.SerializeToString() == given
+    assert load(written.output).graph.output[1] == proto.graph.output[1]
+    assert set(Session(written.output).run(samples[0])[maps][0]) == {0, 1, 2}
 
 
 def test_sequences_and_maps_are_vectors_of_numbers():

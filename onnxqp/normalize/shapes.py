@@ -14,7 +14,7 @@ from onnxqp.graph import FOLDED, add_initializer, constant, is_constant, subgrap
 from onnxqp.integrity import bodies
 from onnxqp.normalize.alike import infer_alike
 from onnxqp.ops.operator import Elements
-from onnxqp.protos import light_proto
+from onnxqp.protos import holds_map, light_proto
 
 _MADE_UP = re.compile(r"unk__\d+")  # by onnx's inference
 _LONGEST = 64  # elements of an integer tensor that can still be a shape
@@ -85,7 +85,7 @@ def _take_over(graph: ir.Graph, inferred: onnx.GraphProto) -> None:
 
 
 def _describe(value: ir.Value, found: onnx.TypeProto | None) -> None:
-    if found is None or value.const_value is not None:
+    if found is None or value.const_value is not None or holds_map(found):
         return
     if value.type is None and found.WhichOneof("value") is not None:
         value.type = ir.serde.deserialize_type_proto_for_type(found)
