@@ -49,7 +49,7 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
 
 def holds_map(kind: onnx.TypeProto) -> bool:
     """Whether a type is a map, or a sequence of maps, as scikit-learn's classifiers return."""
-    return kind.HasField("map_type") or kind.sequence_type.elem_type.HasField("map_type")
+    return bool(kind.HasField("map_type") or kind.sequence_type.elem_type.HasField("map_type"))
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
