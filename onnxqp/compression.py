@@ -55,12 +55,13 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
     making, choosing = split(inputs.calibration, data.samples, data.seed, kinds)
     record = Calibration(source, len(making), inputs.held_back + len(choosing), options.quantize.method)
     feeds = Feeds(making, data.batch_size)
-    prune = settled(options.prune, source)
+    likeness = inputs.calibration.likeness
+    prune = settled(options.prune, likeness)
     pruner = Pruner(
         job.normal,
         inputs.some(TRIAL_FEEDS),
         list(feeds),
-        recovery_kind(prune.recover, source),
+        recovery_kind(prune.recover, likeness),
         resolve(job.measured.resolved(options.target)).channel_step,
         data.seed,
         threads,

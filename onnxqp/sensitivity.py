@@ -132,7 +132,7 @@ def _integers(run: Run, model: ir.Model, inputs: Inputs, data: DataOptions) -> t
 
 def _groups(run: Run, model: ir.Model, inputs: Inputs, data: DataOptions) -> tuple[int, Iterator[Variant]]:
     """Each channel group alone, cut by `SHARE`: the channels go that `prune` would take."""
-    options = settled(PruneOptions(ratio=SHARE, round_to=1), inputs.calibration.source)
+    options = settled(PruneOptions(ratio=SHARE, round_to=1), inputs.calibration.likeness)
     scorer = channel_scorer(options, list(Feeds(inputs.calibration, data.batch_size)), data.seed)
     made = plan(model, options, step=1, scorer=scorer)
 

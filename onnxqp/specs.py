@@ -7,7 +7,7 @@ makes of it, `quantize/` turns both into a `Spec` per value.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[np.generic]
 FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Feed: TypeAlias = dict[str, npt.NDArray[np.generic]]
+Likeness: TypeAlias = Literal["data", "pictures", "noise"]  # samples: the user's; made up like photographs; of anything
 
 
 @dataclass(frozen=True)

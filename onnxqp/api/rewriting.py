@@ -137,14 +137,14 @@ def prune(
     step = resolve(job.measured.resolved(options.target)).channel_step
     with run.memory:
         tried = options.drop_layers is not None or options.pattern != "structured"  # known once it is done only
-        needs = tried or options.latency_ratio is not None or options.criterion in SAMPLED
+        needs = tried or options.latency_ratio is not None or options.criterion in (*SAMPLED, "auto")
         if job.write.dry_run and not job.has_data and not needs:
             with job.subject.blamed():
                 record = plan_pruning(job.normal, options, step=step).record
                 return Result(None, run.report(input=job.summary(), pruning=record))
         inputs = job.inputs()
-        source = inputs.calibration.source
-        options, kind = settled(options, source), recovery_kind(options.recover, source)
+        likeness = inputs.calibration.likeness
+        options, kind = settled(options, likeness), recovery_kind(options.recover, likeness)
         tried = tried or may_perforate(job.normal, options, kind)
         feeds = Feeds(inputs.calibration, job.data_options.batch_size)
         if job.write.dry_run and not tried:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from onnxqp.specs import Feed, InputSpec
+from onnxqp.specs import Feed, InputSpec, Likeness
 
 HELD_BACK_SHARE = 5  # one in five
 HELD_BACK_MOST = 64
@@ -57,6 +57,12 @@ class SampleSet:
     source: Literal["data", "synthetic"]
     description: str
     warnings: tuple[str, ...] = ()
+    pictures: bool = False  # whether all inputs were made up like photographs
+
+    @property
+    def likeness(self) -> Likeness:
+        """What the samples are like."""
+        return "data" if self.source == "data" else "pictures" if self.pictures else "noise"
 
     def __len__(self) -> int:
         return len(self.indices)

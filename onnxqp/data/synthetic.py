@@ -302,4 +302,5 @@ def synthesize(
         "synthetic",
         f"{samples} synthetic inputs",
         ("inputs are synthetic (no --data): ranges and fidelity on real inputs may differ; give --data to be sure",),
+        pictures=all(_is_picture(spec, resolved[spec.name]) for spec in inputs),
     )

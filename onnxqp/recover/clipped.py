@@ -44,7 +44,7 @@ def refit_clipped(
             matrix = solve(asked, current.matrix, found.damping or 0.0)
         except np.linalg.LinAlgError:
             break
-        current = replace(found, matrix=matrix, bias=compensate(asked, matrix), kind="least-squares")
+        current = replace(found, matrix=matrix, bias=compensate(asked, matrix), kind="least-squares", reweighted=True)
         error = clipped_error(held, current.matrix, current.bias, bounds)
         if error >= least * (1 - _WORTH):
             break

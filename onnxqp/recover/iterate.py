@@ -27,7 +27,7 @@ from onnxqp.recover.reconstruct import Progress, recover_model
 from onnxqp.recover.sampling import held_out
 from onnxqp.recover.scoring import score_channels
 from onnxqp.report.records import Group, Pruning
-from onnxqp.specs import Feed
+from onnxqp.specs import Feed, Likeness
 
 JUDGES = 64  # samples on which two ways to save the same work are held against each other
 
@@ -41,21 +41,23 @@ class Recovered:
     warnings: tuple[str, ...]
 
 
-def recovery_kind(asked: Recover, source: str) -> Kind | None:
-    """What is done for `--recover`: with made-up samples (`source` "synthetic") `auto` only trusts their means."""
-    if asked == "none":
-        return None
+def recovery_kind(asked: Recover, likeness: Likeness) -> Kind | None:
+    """What is done for `--recover`. Made-up pictures serve least squares, too, and better than they serve means: with
+    them ResNet-20 at 80 % of its arithmetic keeps 87 % of its predictions, and 62 % as it was cut. What noise says of
+    sound or text is worse than nothing."""
     if asked == "auto":
-        return "least-squares" if source == "data" else "bias"
-    return asked
+        return None if likeness == "noise" else "least-squares"
+    return None if asked == "none" else asked
 
 
-def settled(options: PruneOptions, source: str) -> PruneOptions:
-    """The options with `auto` decided: samples of the user's say what a channel is worth, made-up ones do not."""
+def settled(options: PruneOptions, likeness: Likeness) -> PruneOptions:
+    """The options with `auto` decided. What a channel is worth made-up pictures say as well, if less well; what a
+    single weight is worth they do not."""
     criterion: Criterion = options.criterion
     if criterion == "auto":
-        measured: Criterion = "reconstruction" if options.pattern == "structured" else "activation"
-        criterion = measured if source == "data" else "l1"
+        whole: Criterion = "l1" if likeness == "noise" else "reconstruction"
+        single: Criterion = "activation" if likeness == "data" else "l1"
+        criterion = whole if options.pattern == "structured" else single
     allocation = options.allocation
     if allocation == "auto":  # measured: uniform cuts ruin residual streams, which cost little arithmetic to keep
         counted = options.ratio is not None or options.threshold is not None or options.params_ratio is not None

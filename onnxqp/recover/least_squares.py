@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal["bias", "least-squares"]
 
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 _LEAST = 1e-3  # of the mean variance: damped as if it varied so much, what hardly does
+_FACTOR = 2.0  # most that an output is scaled by, up or down
 _WORTH = 1e-3  # a refit must lower the held-out error by this share
 
 
@@ -41,6 +42,7 @@ class Refit:
     before: float
     after: float
     damping: float | None = None  # of least squares
+    reweighted: bool = False  # whether the weight is another
 
 
 def solve(moments: Moments, matrix: FloatArray, damping: float) -> FloatArray:
@@ -59,6 +61,15 @@ def compensate(moments: Moments, matrix: FloatArray) -> FloatArray:
     return np.asarray(moments.y_mean - np.einsum("gi,gio->go", moments.x_mean, matrix))
 
 
+def rescale(moments: Moments, matrix: FloatArray) -> FloatArray:
+    """The weight with one factor for each output, the least-squares one: what is left after a cut varies less than all
+    did, and that adds up from layer to layer. Factors are bounded, for a tiny output may have any."""
+    varying = np.einsum("gio,gio->go", matrix, moments.covariance @ matrix)
+    common = np.einsum("gio,gio->go", matrix, moments.cross)
+    factors = np.divide(common, varying, out=np.ones_like(varying), where=varying > 0)
+    return np.asarray(matrix * np.clip(factors, 1 / _FACTOR, _FACTOR)[:, None, :])
+
+
 def refit(
     fit: Moments,
     held: Moments,
@@ -68,9 +79,10 @@ def refit(
     kind: Kind = "least-squares",
     dampings: Sequence[float] = DAMPINGS,
     least: float = 0.0,
+    fixed: bool = False,
 ) -> Refit:
     """Fit on `fit`, judge on `held`: the damping, `least` or more, is chosen there, and so is whether anything is
-    changed at all.
+    changed at all. A `fixed` weight stays as it is, whatever the `kind`.
 
     What wins is fitted once more on all rows. The simplest choice wins where nothing else is better.
     """
@@ -80,7 +92,14 @@ def refit(
     best = Refit(matrix, bias, None, before, before)
     if shifted < before * (1 - _WORTH):
         best = Refit(matrix, compensate(whole, matrix), "bias", before, shifted)
+    if fixed:
+        return best
     if kind == "bias":
+        scaled = rescale(fit, matrix)
+        error = held.error(scaled, compensate(fit, scaled))
+        if error < best.after * (1 - _WORTH):
+            final = rescale(whole, matrix)
+            best = Refit(final, compensate(whole, final), "bias", before, error, reweighted=True)
         return best
     chosen = None
     for damping in dict.fromkeys(max(damping, least) for damping in dampings):
@@ -90,8 +109,11 @@ def refit(
             continue
         error = held.error(candidate, compensate(fit, candidate))
         if error < best.after * (1 - _WORTH):
-            chosen, best = damping, Refit(candidate, compensate(fit, candidate), "least-squares", before, error)
+            chosen, best = (
+                damping,
+                Refit(candidate, compensate(fit, candidate), "least-squares", before, error, None, True),
+            )
     if chosen is None:
         return best
     final = solve(whole, matrix, chosen)
-    return Refit(final, compensate(whole, final), "least-squares", before, best.after, chosen)
+    return Refit(final, compensate(whole, final), "least-squares", before, best.after, chosen, True)

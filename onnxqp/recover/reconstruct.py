@@ -83,20 +83,18 @@ def recover_model(
             why = "is not in the original" if source is None else f"has {width} inputs times taps, more than {LARGEST}"
             left.append(f"{layer.node.name} {why}")
             continue
-        sharers, mode = common.get(layer.node), kind
-        if sharers is not None:
-            mode = "bias"  # of its own: the weight is that of all
-            if kind == "least-squares" and sharers and sharers[0] is layer and together.refit(sharers):
-                jointly.update(sharer.node for sharer in sharers)
+        sharers = common.get(layer.node)  # where there are any, the bias is the layer's own and the weight that of all
+        if kind == "least-squares" and sharers and sharers[0] is layer and together.refit(sharers):
+            jointly.update(sharer.node for sharer in sharers)
         pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments(pairs.rows())
-        found = refit(fit, held, layer.matrix(), layer.bias(), kind=mode, least=pairs.least)
-        if mode == "least-squares" and pairs.clipping is not None and pairs.kept[0]:
+        found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
+        if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:
             rows, apart = pairs.kept
             begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
             found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
         if found.kind is not None:
-            layer.set(found.matrix if found.kind == "least-squares" else None, found.bias)
+            layer.set(found.matrix if found.reweighted else None, found.bias)
         refitted = layer.node in jointly or found.kind == kind
         fitted += refitted
         rejected += not refitted

@@ -129,6 +129,25 @@ def test_a_missing_mean_alone_is_a_matter_of_the_bias() -> None:
     np.testing.assert_allclose(found.bias, bias + 7, atol=1e-6)
 
 
+def test_what_is_left_of_an_output_is_scaled_to_what_it_was() -> None:
+    """Half of equal inputs are gone: mean and scale give back what they can, unless the weight must stay."""
+    random = np.random.default_rng(5)
+    common = random.normal(2.0, 1.0, (1, 400, 1))
+    x = common + 0.01 * random.normal(size=(1, 400, 4))
+    y = x @ np.ones((1, 4, 3))
+    kept, matrix, bias = x[:, :, :2], np.ones((1, 2, 3)), np.zeros((1, 3))
+    found = refit(*split(kept, y), matrix, bias, kind="bias")
+    assert found.kind == "bias"
+    assert found.reweighted
+    np.testing.assert_allclose(found.matrix, 2.0, atol=0.01)
+    assert found.after < 1e-3 * found.before
+    fixed = refit(*split(kept, y), matrix, bias, kind="bias", fixed=True)
+    assert fixed.kind == "bias"
+    assert not fixed.reweighted
+    np.testing.assert_array_equal(fixed.matrix, matrix)
+    assert found.after < fixed.after < fixed.before
+
+
 def test_inputs_that_never_move_keep_their_weight() -> None:
     """Constant inputs say nothing: the damped system has one solution all the same."""
     x, y = np.full((1, 50, 3), 2.0), np.random.default_rng(0).normal(size=(1, 50, 2))

@@ -146,16 +146,20 @@ def test_steps_need_a_ratio() -> None:
         prune_and_recover(model, [build.feed], samples(build, 2), options, kind=None)
 
 
-def test_only_data_of_the_users_says_what_channels_are_worth() -> None:
+def test_noise_does_not_say_what_channels_are_worth_nor_made_up_pictures_what_weights_are() -> None:
     assert settled(PruneOptions(ratio=0.5), "data").criterion == "reconstruction"
-    assert settled(PruneOptions(ratio=0.5), "synthetic").criterion == "l1"
+    assert settled(PruneOptions(ratio=0.5), "pictures").criterion == "reconstruction"
+    assert settled(PruneOptions(ratio=0.5), "noise").criterion == "l1"
+    assert settled(PruneOptions(ratio=0.5, pattern="unstructured"), "data").criterion == "activation"
+    assert settled(PruneOptions(ratio=0.5, pattern="unstructured"), "pictures").criterion == "l1"
     assert settled(PruneOptions(ratio=0.5, criterion="l2"), "data").criterion == "l2"
 
 
 def test_channels_compete_under_a_budget_of_arithmetic_alone() -> None:
     assert settled(PruneOptions(macs_ratio=0.5), "data").allocation == "global"
     assert settled(PruneOptions(ratio=0.5), "data").allocation == "uniform"
-    assert settled(PruneOptions(macs_ratio=0.5), "synthetic").allocation == "uniform"
+    assert settled(PruneOptions(macs_ratio=0.5), "pictures").allocation == "global"
+    assert settled(PruneOptions(macs_ratio=0.5), "noise").allocation == "uniform"
     assert settled(PruneOptions(macs_ratio=0.5, allocation="uniform"), "data").allocation == "uniform"
 
 

@@ -111,7 +111,7 @@ how = (
         default="auto",
         show_default=True,
         help="uniform: the same ratio in every group. global: all channels compete; measured scores count per "
-        "multiply-accumulate. auto: global with --data and --macs-ratio or --latency-ratio, else uniform.",
+        "multiply-accumulate. auto: global with --macs-ratio or --latency-ratio and reconstruction, else uniform.",
     ),
     option(
         WHAT,
@@ -123,7 +123,8 @@ how = (
         "others (geometric-median). The scale of its BatchNormalization (bn-scale). On samples: the mean magnitude "
         "that its readers see (mean-activation); what they lose without it, weights times activations as Wanda has it "
         "(activation); what the model's outputs lose after the best refit of the others, by OBS (reconstruction). Or "
-        "chance (random). auto: reconstruction with --data, else l1.",
+        "chance (random). auto: reconstruction, on made-up pictures, too; l1 where a model without --data takes no "
+        "pictures. Of single weights: activation with --data, else l1.",
     ),
     option(
         WHAT,
@@ -150,8 +151,9 @@ how = (
         type=click.Choice(get_args(Recover)),
         default="auto",
         show_default=True,
-        help="Refit what reads cut channels to what it computed before, on unlabelled samples. auto: least-squares "
-        "with --data, bias without.",
+        help="Refit what reads cut channels to what it computed before, on unlabelled samples. least-squares: all of "
+        "its weights. bias: the mean and the scale of each output. auto: least-squares, on made-up pictures, too; none "
+        "where a model without --data takes no pictures.",
     ),
     option(
         WHAT,
