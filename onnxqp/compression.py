@@ -69,7 +69,12 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         run.advance("prune"),
     )
     held = HeldBack(
-        job.normal, Feeds(choosing, data.batch_size), job.measure.output_name, threads, measured=job.measured
+        job.normal,
+        Feeds(choosing, data.batch_size),
+        job.measure.output_name,
+        threads,
+        measured=job.measured,
+        baseline=job.timed_baseline(),
     )
     few = Feeds(spread(making, FEW))
     asked = job.gates.max_drop is not None or job.gates.min_agreement is not None

@@ -137,6 +137,12 @@ class Job:
         self.baseline.close()  # until it is judged: what quantizes or prunes opens sessions of its own
         return found
 
+    def timed_baseline(self) -> Session:
+        """The baseline as fast as it runs: without validation it is open as it is opened soonest."""
+        if self.measure.validate:
+            return self.baseline
+        return open_baseline(self.run, self.subject, self.normal, self.measure.threads)
+
     def finish(
         self,
         inputs: Inputs,

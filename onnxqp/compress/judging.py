@@ -66,16 +66,16 @@ class HeldBack:
     threads: int = 1
     classes: bool = True  # whether the largest number of the judged output is a prediction, if its shape allows that
     measured: Measurements = field(default_factory=Measurements)
-    _session: Session | None = None
+    baseline: Session | None = None  # the original as it was given, if that is another file
     _known: list[Mapping[str, Array]] = field(default_factory=list)
     _whole: bool = False
 
     @property
     def session(self) -> Session:
         """The original, open for all time: it is timed beside every candidate."""
-        if self._session is None:
-            self._session = Session(self.original, threads=self.threads)
-        return self._session
+        if self.baseline is None:
+            self.baseline = Session(self.original, threads=self.threads)
+        return self.baseline
 
     def holds_classes(self) -> bool:
         """Whether the original's output looks like class scores, on all samples: no embeddings, unless it was named."""

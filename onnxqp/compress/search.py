@@ -31,9 +31,10 @@ from onnxqp.specs import Feed
 
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that are left on the way
 HALVINGS = 3
-MOST = 2 * (1 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
+MOST = 2 * (2 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
 FINE = 1.06  # steps closer than this are not told apart
 MOST_RIVALS = 4  # that are timed once more, together
+CLEANER = 1.1  # times as fast as the original as it was given: by less the normalised one is taken to be as fast
 NEARLY = 0.9  # of the speed that is asked for: another measurement may find all of it
 
 Warn = Callable[[str], None]
@@ -65,6 +66,7 @@ class Search:
     advance: Callable[[int, int | None], None]
     typical: bool = True  # samples show what a model will see, most of its classes: what four bits cost, too
     judged: list[Candidate] = field(default_factory=list)
+    partly: bool = True  # whether what `quantize` refuses is worth returning to float in parts
     float_ns: float | None = None  # what the table says of the original
     pace: Pace = field(default_factory=Pace)
     refusal: str = ""  # why the last step that could not be made could not
@@ -180,14 +182,18 @@ class Search:
     # ---- candidates
 
     def _quantized(self, stage: Stage) -> UnsupportedError | None:
-        """Judge a stage in int8, with blocks returned to float where that keeps the accuracy, else with int8 weights
-        alone; what stands against it, if anything."""
+        """Judge a stage in int8, as `quantize` would make it; what stands against it, if anything.
+
+        Where that costs too much, with blocks returned to float, else with int8 weights alone. Where it is all in float
+        because int8 would cost too much by the measure of `quantize`, as much of that int8 as the budgets allow, too.
+        """
         try:
             result = quantize_model(
                 stage.model,
                 self.feeds,
                 self.quantize,
                 few=self.few,
+                hopeless=self.goal.bounds_accuracy and self.partly,
                 threads=self.threads,
                 measured=self.held.measured,
             )
@@ -200,26 +206,34 @@ class Search:
         if not stage.records:
             self.goal = self.goal.at_most(first.measured.closeness)
         limit = self.goal.most_bytes(self.bytes)
-        if not self.goal.bounds_accuracy and limit is not None and first.measured.bytes > limit:
-            self._packed(first, limit)
-        if self.goal.bounds_accuracy and first.integers and not self.goal.accurate(first.measured.closeness):
-            self._returned(stage, result)
+        if not self.goal.bounds_accuracy:
+            if limit is not None and first.measured.bytes > limit:
+                self._packed(first, limit)
+        elif first.integers and not self.goal.accurate(first.measured.closeness) and not self._returned(stage, result):
+            plain = result.trial.material.build(Decision((), {}))
+            self._judge(self._of(stage, replace(result, candidate=plain), 1.0))
+        elif result.refused is not None:
+            self.partly = self._refused(stage, result.refused)
         return None
 
-    def _returned(self, stage: Stage, result: QuantizeResult) -> None:
-        """The same with as few blocks in float as it takes, or with all of them."""
+    def _refused(self, stage: Stage, result: QuantizeResult) -> bool:
+        """Judge integers that `quantize` refused, and with as few blocks in float as it takes; whether any do."""
+        whole = self._of(stage, result, result.trial.placement.speedup)
+        self._judge(whole)
+        return self.goal.accurate(whole.measured.closeness) or self._returned(stage, result, least=1)
+
+    def _returned(self, stage: Stage, result: QuantizeResult, least: int = 0) -> bool:
+        """Judge the same with as few blocks in float as it takes, if that leaves so many integers; whether it does."""
 
         def keeps(model: ir.Model) -> bool:
             return self.goal.accurate(self._closeness(stage, model))
 
         within = result.within(keeps)
-        kept = [each for each in within.tried if each.kept]
+        kept = [each for each in within.tried if each.kept and each.integers >= least]
         if kept:
             best = max(kept, key=lambda each: each.integers)
             self._judge(self._of(stage, within, best.speedup))
-        else:
-            plain = result.trial.material.build(Decision((), {}))
-            self._judge(self._of(stage, replace(result, candidate=plain), 1.0))
+        return bool(kept)
 
     def _of(self, stage: Stage, result: QuantizeResult, speedup: float) -> Candidate:
         """A quantized candidate; `speedup` is predicted, over the stage in float."""
@@ -329,12 +343,16 @@ class Search:
 
     def _even_out(self) -> None:
         """Weights that are only stored as integers cost no time, whatever the clock says: the runtime folds them. Nor
-        is the original any faster than itself."""
+        is the original faster than itself by what noise may be; by more it is, where the runtime could not fuse what
+        normalising has cleaned up."""
         in_float = {id(each.stage): each.measured.speedup for each in self.judged if each.made is None}
         for place, each in enumerate(self.judged):
             if each.made is not None and each.made.layers:
                 continue
-            speedup = max(in_float.get(id(each.stage), 0.0), each.measured.speedup) if each.stage.records else 1.0
+            speedup = max(in_float.get(id(each.stage), 0.0), each.measured.speedup)
+            if not each.stage.records:
+                speedup = in_float.get(id(each.stage), 1.0)
+                speedup = speedup if speedup > CLEANER else 1.0
             self.judged[place] = replace(each, measured=replace(each.measured, speedup=speedup))
 
     def _fastest(self) -> list[Candidate]:

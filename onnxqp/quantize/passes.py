@@ -70,6 +70,14 @@ class QuantizeResult:
         """The report's section; opens the model to see what the runtime makes of it."""
         return self.candidate.record()
 
+    @property
+    def refused(self) -> QuantizeResult | None:
+        """The same with the fastest integers that there are, where all is in float because of what these cost."""
+        placement = self.trial.placement.refused
+        if placement is None:
+            return None
+        return replace(self, candidate=placement.candidate, trial=replace(self.trial, placement=placement))
+
     def within(self, keeps: Callable[[ir.Model], bool]) -> QuantizeResult:
         """With blocks returned to float until `keeps` holds for the model; itself, and all that was tried, if never."""
         found, tried = keep(self.trial, keeps)
@@ -117,6 +125,7 @@ def quantize_model(
     few: Iterable[Feed] | None = None,
     statistics: Statistics | None = None,
     typical: bool = True,
+    hopeless: bool = False,
     threads: int = 1,
     measured: Measurements | None = None,
     progress: Progress | None = None,
@@ -126,7 +135,8 @@ def quantize_model(
     `few` of them, `FEW` or so from all over, serve what needs no more: equal scales, rounding, trying candidates.
     `statistics`, from an earlier run, take the place of calibrating on the samples. With `options.save_calibration`
     those that the result holds are of every value that another run may want. Samples that are not `typical` of what the
-    model will see, beside statistics that are, only run it: weights then go to the nearest integers. With the target
+    model will see, beside statistics that are, only run it: weights then go to the nearest integers. With `hopeless`,
+    integers that are fast are calibrated though they cost too much: `QuantizeResult.refused` has them. With the target
     `auto` this machine is measured, with that many `threads`, to decide what runs on integers; `measured` keeps what
     the clock said, or gives back what it said in an earlier run.
 
@@ -153,7 +163,7 @@ def quantize_model(
             probe.know(make.outputs(PROBE_FEEDS))
         outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
         del sketch  # and how its weights were rounded, several times as large as they are
-        made, placement = _by_clock(make, outlook, probe, threads)
+        made, placement = _by_clock(make, outlook, probe, threads, hopeless=hopeless)
     if not placement.candidate.changed:
         raise _nothing(placement.candidate.plan)
     return QuantizeResult(
@@ -161,9 +171,13 @@ def quantize_model(
     )
 
 
-def _by_clock(make: Preparation, outlook: Outlook, probe: Probe, threads: int) -> tuple[Calibrated, Placement]:
+def _by_clock(
+    make: Preparation, outlook: Outlook, probe: Probe, threads: int, *, hopeless: bool
+) -> tuple[Calibrated, Placement]:
     """Calibrate what is worth it, and choose; where the sketch says that integers are not, weights alone."""
     kept = outlook.worthwhile(probe, scalable=make.scalable)
+    if hopeless:
+        kept = kept or outlook.fast
     if not kept:
         made = make.of([])
         plain = place_float(made.material, outlook, probe)

@@ -30,6 +30,7 @@ class Placement:
     """A candidate, the costs it was chosen by, how many times as fast as float it is, and the noise that it adds.
 
     `float_ns`: what the float model takes, the whole of it when measured, its candidates for integers by the table.
+    `refused`: the fastest on integers, where this one is all in float though that is faster.
     """
 
     candidate: Candidate
@@ -37,6 +38,7 @@ class Placement:
     speedup: float
     noise: float
     float_ns: float
+    refused: Placement | None = None
 
     def worth(self, probe: Probe) -> float:
         """Its figure of merit; none without a gain in speed, unless all is float."""
@@ -195,4 +197,5 @@ def _explained(
     reasons = {unit.node.name or "": reason for unit in material.annotation.units}
     decision = Decision((), reasons)
     candidate = replace(best.candidate, decision=decision, plan=material.plan(decision))
-    return replace(best, candidate=candidate)
+    fast = [each for each in field if each.candidate.integers and each.speedup >= 1 + LEAST_GAIN]
+    return replace(best, candidate=candidate, refused=max(fast, key=lambda each: each.speedup, default=None))

@@ -26,7 +26,7 @@ def candidate(name: str, speedup: float, *, pruned: bool, integers: int, agreeme
 
 def search(judged: list[Candidate], truth: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> Search:
     monkeypatch.setattr(sys.modules[Search.__module__], "Session", lambda model, threads: model)
-    held = SimpleNamespace(speedups=lambda models, effort: [truth[model] for model in models])
+    held = SimpleNamespace(measured=None, speedups=lambda models, effort: [truth[model] for model in models])
     nothing = cast("Any", None)
     options = PruneOptions(), QuantizeOptions()
     way = Search(cast("Any", held), Goal(min_agreement=99), nothing, *options, [], [], 4000, 1, nothing, nothing)
@@ -141,3 +141,63 @@ def test_a_cut_that_gets_no_finer_is_judged_once(monkeypatch: pytest.MonkeyPatch
     way.pace.begin()
     way._halve(cast("Any", SimpleNamespace(model=None, records=[])), PruneOptions(), 1.0, 0.5)
     assert judged == [coarse]
+
+
+class Results:
+    """Stands for quantization: weights alone, as `quantize` would have it, beside int8 that is fast and less exact."""
+
+    def __init__(self, way: Search, monkeypatch: pytest.MonkeyPatch, *, parts: list[tuple[int, bool]]) -> None:
+        tried = [SimpleNamespace(integers=integers, kept=kept, speedup=1.1) for integers, kept in parts]
+        trial = SimpleNamespace(placement=SimpleNamespace(speedup=1.0))
+        part = SimpleNamespace(model="part", tried=tried, trial=trial)
+        self.hopeless: list[bool] = []
+        refused = SimpleNamespace(model="int8", trial=trial, within=lambda keeps: part)
+        self.result = SimpleNamespace(model="at rest", trial=trial, warnings=(), refused=refused)
+        self.known = {
+            "at rest": candidate("at rest", 1.0, pruned=False, integers=0),
+            "int8": candidate("int8", 1.4, pruned=False, integers=9, agreement=90.0),
+            "part": candidate("part", 1.2, pruned=False, integers=4, agreement=99.9),
+        }
+        monkeypatch.setattr(sys.modules[Search.__module__], "quantize_model", self.quantize)
+        monkeypatch.setattr(way, "_of", lambda stage, result, speedup: self.known[result.model])
+        way.advance = lambda done, total: None
+
+    def quantize(self, *_: object, hopeless: bool, **__: object) -> Any:
+        self.hopeless.append(hopeless)
+        return self.result
+
+
+def test_what_quantize_refuses_is_returned_to_float_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = search([], {}, monkeypatch)
+    results = Results(way, monkeypatch, parts=[(2, True), (4, True), (6, False)])
+    stage = cast("Any", SimpleNamespace(model=None, records=[]))
+    assert way._quantized(stage) is None
+    assert [each.model for each in way.judged] == ["at rest", "int8", "part"]
+    assert cast("Any", way._taken().model) == "part"
+    way._quantized(stage)
+    assert results.hopeless == [True, True]
+
+
+def test_parts_that_leave_no_integers_are_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = search([], {}, monkeypatch)
+    results = Results(way, monkeypatch, parts=[(0, True), (4, False)])
+    stage = cast("Any", SimpleNamespace(model=None, records=[]))
+    way._quantized(stage)
+    assert [each.model for each in way.judged] == ["at rest", "int8"]
+    way._quantized(stage)
+    assert results.hopeless == [True, False]
+    way.goal = Goal(min_speedup=2.0)
+    way.partly = True
+    way._quantized(stage)
+    assert results.hopeless[-1] is False  # where accuracy is not bounded there is nothing to keep
+
+
+@pytest.mark.parametrize(("measured", "taken"), [(1.04, 1.0), (1.3, 1.3)])
+def test_what_normalising_gains_counts_where_it_is_beyond_noise(
+    measured: float, taken: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_rest = candidate("at rest", 0.9, pruned=False, integers=0)
+    floats = replace(at_rest, model=cast("Any", "float"), made=None)
+    floats = replace(floats, measured=replace(floats.measured, speedup=measured))
+    way = search([floats, replace(at_rest, stage=floats.stage)], {"float": measured, "at rest": 0.9}, monkeypatch)
+    assert [each.measured.speedup for each in way._decide().judged] == [taken, taken]

@@ -128,6 +128,14 @@ def test_speed_that_ruins_the_outputs_is_not_bought(clock, monkeypatch):
     result = quantize_model(model, graph.samples(), HERE)
     assert result.quantization.nodes_quantized == 0
     assert any("dB of signal to noise" in note.reason for note in result.quantization.left_float)
+    assert result.refused is None
+    asked = quantize_model(model, graph.samples(), HERE, hopeless=True)
+    assert asked.quantization.nodes_quantized == 0
+    assert asked.refused is not None
+    assert asked.refused.candidate.integers >= 6
+    assert asked.refused.quantization.nodes_fused >= 6
+    part = asked.refused.within(lambda built: sum(node.op_type == "QuantizeLinear" for node in built.graph) <= 4)
+    assert 0 < part.candidate.integers < asked.refused.candidate.integers
 
 
 def _integers(session):
