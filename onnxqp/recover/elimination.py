@@ -19,8 +19,9 @@ IntArray = npt.NDArray[np.int64]
 
 _EPSILON = 1e-9
 WORK = 2.5e8  # inverted elements that are written for a group; where one refit for each channel takes more, fewer do
+WORK_OF_ALL = 4e9  # for all groups of a model together: ten seconds
 LEAST = 16  # refits
-POOL = 4  # times as many as go between two refits are considered for it
+POOL = 2  # times as many as go between two refits are considered for it
 _SHRINK = 16  # when this part of the inputs has gone, the inverse is rewritten without them
 
 
@@ -113,16 +114,18 @@ def eliminate(
     channels: Sequence[int],
     *,
     stop: int = 1,
+    work: float = WORK,
     watch: Callable[[int, float], None] | None = None,
 ) -> FloatArray:
     """The cost of each channel when it goes, in the order in which they go; never falling along that order.
 
     All but `stop` of them are taken out one by one; the last get the cost of the last one and their own on top. Of
     many channels some go before the readers are refitted, each the cheapest of those that were cheap after the last
-    refit. After each refit `watch` is told how many are gone and what they cost together.
+    refit: about `work` elements are written. After each refit `watch` is told how many are gone and what they cost
+    together.
     """
     refit = sum(len(reader.inverse) ** 2 for reader in readers)
-    at_once = max(min(int(refit * len(channels) / WORK), len(channels) // LEAST), 1)
+    at_once = max(min(int(refit * len(channels) / work), len(channels) // LEAST), 1)
     left = list(channels)
     score = dict.fromkeys(channels, 0.0)
     reached = total = 0.0

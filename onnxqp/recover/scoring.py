@@ -14,7 +14,7 @@ from onnxqp.axes import AxisLabels, Labels
 from onnxqp.ops import rule_for
 from onnxqp.prune.groups import Grouping
 from onnxqp.recover.effects import Effects
-from onnxqp.recover.elimination import Reader, eliminate, reader_of, rising
+from onnxqp.recover.elimination import WORK, WORK_OF_ALL, Reader, eliminate, reader_of, rising
 from onnxqp.recover.layers import Layer, shortcuts
 from onnxqp.recover.loudness import Passage, loudness
 from onnxqp.recover.moments import Moments
@@ -28,7 +28,6 @@ IntArray: TypeAlias = npt.NDArray[np.int64]
 Score: TypeAlias = Literal["activation", "reconstruction"]
 
 BUDGET = 384 * 2**20
-MEASURED_AT = (0.12, 0.3, 0.55, 0.8)  # shares of a group's channels that are gone when the outputs are looked at
 _LEAST = 1e-12
 _DAMPING = 0.1  # 0.01 chose worse where classes are missing from the samples, and no better elsewhere
 LARGEST = 2304  # inputs times taps of a layer whose covariance is inverted
@@ -48,8 +47,7 @@ def score_channels(
     samples = affordable(feeds, BUDGET)
     count = len(samples)
     apart = [feed for n, feed in enumerate(samples) if held_out(n, count)] if kind == "reconstruction" else []
-    times = len(MEASURED_AT) * len(grouping.groups)
-    effects = Effects(model, apart or samples, times) if kind == "reconstruction" else None
+    effects = Effects(model, apart or samples, len(grouping.groups)) if kind == "reconstruction" else None
     rarity = classes_per_seen(model, samples) if kind == "reconstruction" else 1.0
     if apart:  # what a refit does to the outputs shows on samples that it was not made from
         samples = [feed for n, feed in enumerate(samples) if not held_out(n, count)]
@@ -168,7 +166,7 @@ def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effec
     the way, with the readers refitted; in between it is taken to grow as their loss does.
     """
     count = len(classes)
-    stops = sorted({min(max(round(share * count), 1), count - 1) for share in MEASURED_AT} - {0})
+    stops = sorted({min(max(round(share * count), 1), count - 1) for share in effects.places} - {0})
     gone, lost, effect = [0], [0.0], [0.0]
 
     def watch(number: int, cost: float) -> None:
@@ -179,7 +177,8 @@ def _eliminated(places: Sequence[_Place], classes: Sequence[int], effects: Effec
             lost.append(cost)
             effect.append(max(effects.of(changed), effect[-1]))
 
-    costs = eliminate([place.reader for place in places], classes, watch=watch)
+    work = min(WORK, WORK_OF_ALL / effects.groups)
+    costs = eliminate([place.reader for place in places], classes, work=work, watch=watch)
     if len(gone) < 2:
         return costs
     order = np.argsort(costs, kind="stable")

@@ -14,7 +14,7 @@ from onnxqp.prune.cost import channel_macs
 from onnxqp.prune.coupling import label_axes
 from onnxqp.prune.groups import find_groups
 from onnxqp.recover import prune_and_recover, scoring, settled
-from onnxqp.recover.effects import enough
+from onnxqp.recover.effects import extent
 from onnxqp.recover.elimination import eliminate, reader_of, rising
 from onnxqp.recover.sampling import held_out
 from onnxqp.recover.scoring import score_channels
@@ -200,9 +200,13 @@ def test_a_channel_goes_that_only_a_silent_channel_reads() -> None:
     assert int(np.argmin(scores[group.classes])) == 2
 
 
-@pytest.mark.parametrize(("macs", "samples"), [(0, 48), (10**9, 48), (4 * 10**10, 20), (10**12, 12)])
-def test_large_models_are_compared_on_fewer_samples(macs: int, samples: int) -> None:
-    assert enough(macs) == samples
+@pytest.mark.parametrize(
+    ("macs", "places", "samples"),
+    [(0, 4, 48), (10**9, 4, 48), (10**10, 4, 20), (3 * 10**10, 2, 13), (10**11, 1, 8), (10**12, 1, 3)],
+)
+def test_large_models_are_compared_at_fewer_places_and_on_fewer_samples(macs: int, places: int, samples: int) -> None:
+    shares, count = extent(macs)
+    assert (len(shares), count) == (places, samples)
 
 
 def test_many_removals_leave_the_inverse_and_the_weight_of_what_is_left() -> None:
