@@ -81,7 +81,14 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
     held.classes = inputs.labelled or asked or held.holds_classes()
     classes = held.closeness(held.session).agreement is not None
     enough = Probe(job.normal, list(Feeds(spread(choosing, _PROBED)))).enough_db
-    goal = goal_of(job.gates, classes=classes, labelled=inputs.labelled, enough_db=enough, samples=len(choosing))
+    goal = goal_of(
+        job.gates,
+        classes=classes,
+        labelled=inputs.labelled,
+        enough_db=enough,
+        samples=len(choosing),
+        original=job.subject.bytes(),
+    )
     made_up = source != "data"
     way = Search(
         held,

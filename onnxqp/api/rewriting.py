@@ -205,5 +205,6 @@ def compress(
             pruning=taken.stage.pruning if taken.stage.records else None,
             quantization=taken.quantization(),
             calibration=calibrated,
-            frontier=[each.point(chosen=each is taken) for each in found.judged],
+            frontier=found.points,
+            choice=found.choice,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxqp.compress.goal import Measured
+from onnxqp.compress.goal import Goal, Measured
 from onnxqp.quantize.candidate import Candidate as Quantized
 from onnxqp.recover import Stage
 from onnxqp.report.records import FrontierPoint, Quantization
@@ -42,13 +42,14 @@ class Candidate:
             "nodes_on_integers": self.integers,
         }
 
-    def point(self, *, chosen: bool) -> FrontierPoint:
+    def point(self, goal: Goal, *, chosen: bool) -> FrontierPoint:
         """As the report shows it: what it is worth on the samples held back."""
         found = self.measured
         return FrontierPoint(
             speedup=round(found.speedup, 3),
             settings={name: value for name, value in self.settings.items() if value is not None},
             chosen=chosen,
+            kept=goal.keeps(found),
             agreement=found.closeness.agreement,
             sqnr_db=round(found.closeness.sqnr_db, 2) if found.closeness.agreement is None else None,
             size_ratio=round(found.size_ratio, 3),

@@ -98,6 +98,10 @@ class Goal:
         """Whether a candidate may yet lose something that can be told from nothing."""
         return found.sqnr_db >= self._least_db(found) + ROOM_DB
 
+    def within(self, found: Closeness, decibels: float) -> bool:
+        """Whether so many decibels more would be signal enough; where predictions are judged, they do not say."""
+        return found.agreement is not None or found.sqnr_db + decibels >= self._least_db(found)
+
     def midway(self, found: Closeness) -> Goal:
         """The budgets of accuracy with half of what a candidate that keeps them leaves."""
         drop, agreement, decibels = self.max_drop, self.min_agreement, self.min_sqnr_db
@@ -129,11 +133,14 @@ class Goal:
         return self.accurate(found.closeness) and self.small_and_fast(found)
 
 
-def goal_of(gates: Gates, *, classes: bool, labelled: bool, enough_db: float, samples: int) -> Goal:
+def goal_of(
+    gates: Gates, *, classes: bool, labelled: bool, enough_db: float, samples: int, original: int | None = None
+) -> Goal:
     """What `gates` ask for; without any of them, next to no loss. `classes`: the judged output holds class scores;
     where it does not, accuracy is bounded by the signal-to-noise ratio that is `enough_db`, and so it is without gates
-    where `samples` are too few to show so small a share of changed predictions."""
-    asked = gates != Gates()
+    where `samples` are too few to show so small a share of changed predictions. Time and bytes that the original, of
+    so many bytes, has already bound nothing: then, too, the fastest is looked for, not the original again."""
+    asked = gates != Gates() and not _has_already(gates, original)
     accuracy = not asked or gates.max_drop is not None or gates.min_agreement is not None
     drop, agreement = gates.max_drop, gates.min_agreement
     if not asked and classes:
@@ -148,6 +155,13 @@ def goal_of(gates: Gates, *, classes: bool, labelled: bool, enough_db: float, sa
         gates.max_size,
         lenient=not asked,
     )
+
+
+def _has_already(gates: Gates, original: int | None) -> bool:
+    """Whether the original keeps all that is asked, which is no accuracy."""
+    small = gates.max_size is None or (original is not None and gates.max_size >= original)
+    fast = (gates.min_speedup or 0.0) <= 1 and (gates.min_size_ratio or 0.0) <= 1
+    return gates.max_drop is None and gates.min_agreement is None and small and fast
 
 
 Point = TypeVar("Point")

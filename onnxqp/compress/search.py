@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from onnxqp.compress.candidates import Candidate
+from onnxqp.compress.explanation import explained
 from onnxqp.compress.goal import Closeness, Goal, Measured, choose, loss
 from onnxqp.compress.judging import CAREFUL, HeldBack
 from onnxqp.compress.pace import Pace
@@ -26,12 +27,14 @@ from onnxqp.prune import plan
 from onnxqp.quantize import QuantizeResult, quantize_model
 from onnxqp.quantize.decide import Decision
 from onnxqp.recover import Pruner, Stage
+from onnxqp.report.records import FrontierPoint
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
 SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2)  # of the multiply-accumulates that are left on the way
 HALVINGS = 3
 MOST = 2 * (2 + len(SHARES) + HALVINGS)  # candidates: each step in float and in int8
+QUIETER_DB = 9.0  # that a cut half as deep gains at most: on the zoo 0.3 to 7.5 dB
 FINE = 1.06  # steps closer than this are not told apart
 MOST_RIVALS = 4  # that are timed once more, together
 CLEANER = 1.1  # times as fast as the original as it was given: by less the normalised one is taken to be as fast
@@ -42,10 +45,22 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Found:
-    """What was taken, and all that was judged, in order."""
+    """What was taken, and all that was judged, in order, by what is asked of them."""
 
     candidate: Candidate
     judged: list[Candidate]
+    goal: Goal
+
+    @property
+    def points(self) -> list[FrontierPoint]:
+        """What was judged, for the report."""
+        return [each.point(self.goal, chosen=each is self.candidate) for each in self.judged]
+
+    @property
+    def choice(self) -> str:
+        """Why this one was taken."""
+        measured = [each.measured for each in self.judged]
+        return explained(self.goal, measured, self.candidate.measured.closeness.samples)
 
 
 @dataclass
@@ -119,7 +134,8 @@ class Search:
             if stage is last:
                 continue
             if self._ends(stage):
-                self._halve(last, options, share, wanted)
+                if last is not start or self._worth_halving(wanted):
+                    self._halve(last, options, share, wanted)
                 return True
             last, share = stage, wanted
             few = self.pace.fitting(ahead)
@@ -138,6 +154,14 @@ class Search:
         self._quantized(stage)
         fits = any(self.goal.small_and_fast(each.measured) for each in self.judged[before - 1 :])
         return fits and not self.goal.bounds_accuracy
+
+    def _worth_halving(self, share: float) -> bool:
+        """Whether the smallest cut that halving comes to may be quiet enough, by what the first, to `share`, did: half
+        of a cut leaves an eighth of its noise, at best."""
+        finest = share
+        for _ in range(HALVINGS):
+            finest = math.sqrt(finest) if 1 / finest >= FINE else finest
+        return self.goal.within(self.judged[-1].measured.closeness, QUIETER_DB * math.log2((1 - share) / (1 - finest)))
 
     def _halve(self, good: Stage, options: PruneOptions, high: float, low: float) -> None:
         """Between a share that keeps the accuracy (or misses the speed) and one that does not (or reaches it)."""
@@ -326,7 +350,7 @@ class Search:
             self._time_rivals()
             self._even_out()
         self._pack()
-        return Found(self._taken(), self.judged)
+        return Found(self._taken(), self.judged, self.goal)
 
     def _taken(self) -> Candidate:
         return choose([(each, each.measured) for each in self.judged], self.goal)

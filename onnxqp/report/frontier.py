@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnxqp.report import text
-from onnxqp.report.blocks import Block, Row
+from onnxqp.report.blocks import Block, Line, Row
 from onnxqp.report.records import FrontierPoint, Report
 
 
@@ -16,12 +16,25 @@ def frontier(report: Report) -> Iterator[Block]:
         return
     names = list(dict.fromkeys(name for point in points for name in point.settings))
     columns = [name for name in _MEASURED if any(getattr(point, name) is not None for point in points)]
-    heads = ("", *(name.replace("_", " ") for name in names), "speed-up", *(_MEASURED[name] for name in columns))
+    heads = (
+        "",
+        *(_HEADS.get(name, name.replace("_", " ")) for name in names),
+        "speed-up",
+        *(_MEASURED[name] for name in columns),
+    )
     rows = tuple(_row(point, names, columns) for point in points)
-    yield Block("candidates judged", heads, rows)
+    lines = () if report.choice is None else (Line(text.printable(report.choice)),)
+    yield Block("candidates judged", heads, rows, lines)
 
 
-_MEASURED = {"accuracy": "accuracy", "agreement": "agreement", "sqnr_db": "SQNR dB", "size_ratio": "smaller"}
+_HEADS = {"macs_ratio": "MACs left", "nodes_on_integers": "int8 nodes", "weights_packed": "4-bit weights"}
+_MEASURED = {
+    "accuracy": "accuracy",
+    "agreement": "agreement",
+    "sqnr_db": "SQNR dB",
+    "size_ratio": "smaller",
+    "kept": "budgets",
+}
 
 
 def _row(point: FrontierPoint, names: list[str], columns: list[str]) -> Row:
@@ -30,7 +43,9 @@ def _row(point: FrontierPoint, names: list[str], columns: list[str]) -> Row:
     return "taken" if point.chosen else "", *settings, text.times(point.speedup), *measured
 
 
-def _value(name: str, value: float | None) -> str:
+def _value(name: str, value: float | bool | None) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "kept" if value else "missed"
     return text.times(value) if name == "size_ratio" else text.percent(value) if name == "agreement" else f"{value:.2f}"

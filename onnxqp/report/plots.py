@@ -15,6 +15,7 @@ from onnxqp.report.records import FrontierPoint, Report
 
 _WIDTH, _HEIGHT = 1000.0, 400.0  # of the drawing, in its own units
 _TICKS = 8  # at most, or about
+_CLEAR_DB = 60.0  # more is not told apart in a picture: the original itself has no noise
 _CAUSES = {
     "rounding": "dot-after",
     "clipping": "dot-warm",
@@ -51,7 +52,8 @@ def frontier_plot(report: Report) -> Iterator[str]:
         return
     exact = all(point.accuracy is not None for point, _ in known)
     metric = report.accuracy.metric if report.accuracy is not None else "accuracy"
-    name = metric if exact else "agreement in percent"
+    shares = any(point.agreement is not None for point, _ in known)
+    name = metric if exact else "agreement in percent" if shares else f"SQNR in dB (at most {_CLEAR_DB:.0f})"
     best = _best([(point.speedup, worth) for point, worth in known])
     dots = [
         Dot(point.speedup, worth, _style(point, (point.speedup, worth) in best), _told(point, worth))
@@ -146,6 +148,8 @@ def _ticks(ends: tuple[float, float]) -> list[float]:
 
 def _worth(point: FrontierPoint) -> float | None:
     found = point.accuracy if point.accuracy is not None else point.agreement
+    if found is None and point.sqnr_db is not None:
+        found = min(point.sqnr_db, _CLEAR_DB)
     return found if found is not None and math.isfinite(found) and math.isfinite(point.speedup) else None
 
 

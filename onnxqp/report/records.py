@@ -272,6 +272,7 @@ class FrontierPoint:
     agreement: float | None = None  # percent
     size_ratio: float | None = None
     sqnr_db: float | None = None  # where no output holds class scores
+    kept: bool | None = None  # whether it keeps what is asked, as `choice` says
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ class Report:
     quantization: Quantization | None = None
     pruning: Pruning | None = None
     frontier: list[FrontierPoint] | None = None
+    choice: str | None = None  # why one of them was taken, in words
     models: list[ModelLatency] | None = None
     tensors: list[TensorError] | None = None
     regions: list[Region] | None = None

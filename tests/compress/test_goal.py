@@ -119,3 +119,26 @@ def test_equal_predictions_need_no_margin():
 def test_a_measured_standard_error_of_the_drop_is_to_spare(error, kept):
     found = Closeness(256, 97.0, 0.7, 1e-4, error)
     assert Goal(max_drop=1.0).accurate(found) is kept
+
+
+@pytest.mark.parametrize(
+    ("gates", "trivial"),
+    [
+        (Gates(max_size=5000), True),
+        (Gates(max_size=3999), False),
+        (Gates(min_speedup=0.5, min_size_ratio=1.0), True),
+        (Gates(min_speedup=1.5, max_size=5000), False),
+    ],
+)
+def test_what_the_original_has_already_bounds_nothing(gates, trivial):
+    found = goal_of(gates, classes=True, labelled=False, enough_db=25.0, samples=200, original=4000)
+    assert found.bounds_accuracy is trivial
+    assert found.min_agreement == (99.0 if trivial else None)
+    assert found.max_size == gates.max_size
+
+
+def test_decibels_that_cannot_be_gained_are_told():
+    found = Closeness(29, None, None, 10**-1.7, cut=True)
+    assert goal(classes=False).within(found, 18.1)
+    assert not goal(classes=False).within(found, 17.9)
+    assert goal().within(Closeness(200, 90.0, 1.0, 1.0), 0.0)

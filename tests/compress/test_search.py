@@ -201,3 +201,19 @@ def test_what_normalising_gains_counts_where_it_is_beyond_noise(
     floats = replace(floats, measured=replace(floats.measured, speedup=measured))
     way = search([floats, replace(at_rest, stage=floats.stage)], {"float": measured, "at rest": 0.9}, monkeypatch)
     assert [each.measured.speedup for each in way._decide().judged] == [taken, taken]
+
+
+@pytest.mark.parametrize(("decibels", "worth"), [(17.0, False), (26.0, True)])
+def test_smaller_cuts_are_not_tried_where_none_can_be_quiet_enough(
+    decibels: float, worth: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 85 % of the arithmetic; the smallest cut that halving would come to is to 96 %."""
+    way = search([], {}, monkeypatch)
+    way.goal = Goal(min_sqnr_db=25.0)
+    Cuts(way, lambda options: False, monkeypatch)
+    loud = candidate("cut", 1.1, pruned=True, integers=0)
+    closeness = Closeness(29, None, None, 10 ** (-decibels / 10), cut=True)
+    loud = replace(loud, measured=replace(loud.measured, closeness=closeness))
+    monkeypatch.setattr(way, "_ends", lambda stage: way.judged.append(loud) or True)
+    assert way._descend(cast("Any", SimpleNamespace(model=None, records=[])), PruneOptions())
+    assert (len(way.judged) > 1) is worth

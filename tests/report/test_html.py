@@ -159,6 +159,13 @@ def test_the_frontier_is_drawn_with_what_was_taken() -> None:
     assert "3.00x, 98: weights int8" in page
 
 
+def test_a_frontier_without_classes_is_drawn_by_its_noise() -> None:
+    points = [FrontierPoint(speed, {}, speed == 2.0, sqnr_db=level) for speed, level in ((1.0, 120.0), (2.0, 26.5))]
+    page = html.render(reports.searched(frontier=points, accuracy=None))
+    assert "SQNR in dB (at most 60)" in page
+    assert "2.00x, 26.5" in page
+
+
 def test_the_error_of_every_layer_is_drawn_by_its_cause() -> None:
     page = html.render(reports.traced())
     assert "Error along the graph" in page
