@@ -20,10 +20,11 @@ import onnx_ir as ir
 from onnxqp.axes import Cut
 from onnxqp.model import clone
 from onnxqp.recover.clipped import refit_clipped
-from onnxqp.recover.layers import drop_idle, find_layers
+from onnxqp.recover.layers import Layer, drop_idle, find_layers
 from onnxqp.recover.least_squares import DAMPINGS, Kind, refit
 from onnxqp.recover.pairs import Pairs
 from onnxqp.recover.sampling import affordable
+from onnxqp.recover.scales import rescaled
 from onnxqp.recover.shared import Together, sharing
 from onnxqp.recover.walk import Walk
 from onnxqp.report.records import Recovery
@@ -79,20 +80,23 @@ def recover_model(
         if progress is not None:
             progress(done, len(places))
         source, width = theirs.node(layer.node.name or ""), layer.contraction.sizes(layer.weight().shape)[1]
-        if source is None or width > LARGEST:
-            why = "is not in the original" if source is None else f"has {width} inputs times taps, more than {LARGEST}"
-            left.append(f"{layer.node.name} {why}")
+        if source is None:
+            left.append(f"{layer.node.name} is not in the original")
             continue
         sharers = common.get(layer.node)  # where there are any, the bias is the layer's own and the weight that of all
+        if width > LARGEST:
+            rejected += not _rescale(layer, Pairs(layer, source, cuts, ours, theirs, len(samples), seed), sharers)
+            left.append(f"{layer.node.name} has {width} inputs times taps, more than {LARGEST}: scale and bias only")
+            continue
         if kind == "least-squares" and sharers and sharers[0] is layer and together.refit(sharers):
             jointly.update(sharer.node for sharer in sharers)
         pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments(pairs.rows())
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
         if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:
-            rows, apart = pairs.kept
             begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
-            found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
+            before = layer.matrix(), layer.bias()
+            found = refit_clipped(begin, before, (fit, held), pairs.kept, pairs.clipping.bounds)
         if found.kind is not None:
             layer.set(found.matrix if found.reweighted else None, found.bias)
         refitted = layer.node in jointly or found.kind == kind
@@ -100,3 +104,11 @@ def recover_model(
         rejected += not refitted
     drop_idle(list(layers.values()))
     return Refitted(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)), tuple(left))
+
+
+def _rescale(layer: Layer, pairs: Pairs, sharers: Sequence[Layer] | None) -> bool:
+    """Refit the scale and the bias of a layer that is too wide for more; False where that does not help."""
+    found = rescaled(pairs, layer.matrix(), layer.bias(), fixed=sharers is not None)
+    if found.kind is not None:
+        layer.set(found.matrix if found.reweighted else None, found.bias)
+    return found.kind is not None
