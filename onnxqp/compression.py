@@ -15,6 +15,8 @@ from onnxqp.prune import plan as plan_pruning
 from onnxqp.quantize import FEW, plan_quantization
 from onnxqp.quantize.quality import Probe
 from onnxqp.recover import Pruner, recovery_kind, settled
+from onnxqp.recover.reconstruct import BUDGET
+from onnxqp.recover.sampling import affordable
 from onnxqp.report.records import Calibration, Pruning, Quantization
 from onnxqp.steps import count_macs
 from onnxqp.targets import resolve
@@ -60,7 +62,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
     pruner = Pruner(
         job.normal,
         inputs.some(TRIAL_FEEDS),
-        list(feeds),
+        affordable(feeds, BUDGET),
         recovery_kind(prune.recover, likeness),
         resolve(job.measured.resolved(options.target)).channel_step,
         data.seed,

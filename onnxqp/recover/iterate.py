@@ -23,8 +23,8 @@ from onnxqp.prune.perforate import Perforation, perforated, perforations
 from onnxqp.recover.input_sizes import element_scores
 from onnxqp.recover.least_squares import Kind
 from onnxqp.recover.mean_activation import mean_activations
-from onnxqp.recover.reconstruct import Progress, recover_model
-from onnxqp.recover.sampling import held_out
+from onnxqp.recover.reconstruct import BUDGET, Progress, recover_model
+from onnxqp.recover.sampling import affordable, held_out
 from onnxqp.recover.scoring import score_channels
 from onnxqp.report.records import Group, Pruning
 from onnxqp.specs import Feed, Likeness
@@ -249,7 +249,7 @@ def prune_and_recover(
         check_pattern(options)
     elif options.steps > 1 and options.ratio is None:
         raise UsageError("--steps needs --ratio", hint="the other budgets are met in one step")
-    pruner = Pruner(model, trial, list(samples), kind, step, seed, threads, measured, progress)
+    pruner = Pruner(model, trial, affordable(samples, BUDGET), kind, step, seed, threads, measured, progress)
     stage = Stage(model)
     if options.drop_layers is not None:
         stage, options = pruner.drop(stage, options), replace(options, drop_layers=None)
@@ -276,7 +276,7 @@ def plan_with_samples(
     model: ir.Model, samples: Iterable[Feed], options: PruneOptions, *, step: int, seed: int, threads: int = 1
 ) -> Pruning:
     """What would be cut, with the scores that samples give; nothing is changed."""
-    feeds = list(samples)
+    feeds = affordable(samples, BUDGET)
     clock = _clock(model, options, feeds[:2], threads)
     scorer = channel_scorer(options, feeds, seed)
     return plan(model, options, step=step, scorer=scorer, clock=clock, samples=feeds).record

@@ -42,13 +42,24 @@ def judges(place: int) -> bool:
 
 
 def affordable(feeds: Iterable[Feed], budget: int) -> list[Feed]:
-    """As many samples as fit into `budget` bytes, from all over: sources are often sorted by class. One at least."""
-    samples = list(feeds)
-    size = sum(array.nbytes for feed in samples for array in feed.values())
-    if size <= budget:
-        return samples
-    count = max(int(len(samples) * budget / size), 1)
-    return [samples[place * len(samples) // count] for place in range(count)]
+    """As many samples as fit into `budget` bytes, from all over: sources are often sorted by class. One at least.
+
+    They are read one by one, and no more are held than are kept: where they do not fit, every other one goes.
+    """
+    samples, size, stride = list[Feed](), 0, 1
+    for place, feed in enumerate(feeds):
+        if place % stride:
+            continue
+        samples.append(feed)
+        size += _bytes(feed)
+        while size > budget and len(samples) > 1:
+            samples, stride = samples[::2], 2 * stride
+            size = sum(map(_bytes, samples))
+    return samples
+
+
+def _bytes(feed: Feed) -> int:
+    return sum(array.nbytes for array in feed.values())
 
 
 def choose_positions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -53,5 +54,19 @@ def test_samples_that_memory_allows_come_from_all_over() -> None:
     feeds = [{"x": np.full(100, place, np.float32)} for place in range(50)]
     assert affordable(iter(feeds), 50 * 400) == feeds
     found = [int(feed["x"][0]) for feed in affordable(feeds, 10 * 400)]
-    assert found == list(range(0, 50, 5))
+    assert found == list(range(0, 50, 8))
     assert len(affordable(feeds, 1)) == 1
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_samples_beyond_what_memory_allows_are_not_held(count: int) -> None:
+    budget, size = 2**20, 2**16
+    tracemalloc.start()
+    try:
+        kept = affordable(({"x": np.full(size // 4, place, np.float32)} for place in range(count)), budget)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert budget / 2 <= len(kept) * size <= budget
+    assert kept[-1]["x"][0] > 0.8 * count
+    assert peak < budget + 4 * size
