@@ -9,8 +9,9 @@ from onnxqp.compress.goal import CUT_DB, Goal, Measured
 
 def explained(goal: Goal, points: Sequence[Measured], samples: int) -> str:
     """By what `choose` took one of the `points`, which were judged on so many samples."""
-    accuracy, rest = _accuracy(goal), _time_and_bytes(goal)
-    judged = f"judged on {samples} samples held back for it"
+    accuracy = _accuracy(goal, classes=any(each.closeness.agreement is not None for each in points))
+    rest = _time_and_bytes(goal)
+    judged = f"judged on {samples} samples"
     if not any(goal.keeps(each) for each in points):
         near = accuracy and any(goal.accurate(each.closeness) for each in points)
         what = f"the fastest with {' and '.join(accuracy)}" if near else "the fastest"
@@ -22,15 +23,15 @@ def explained(goal: Goal, points: Sequence[Measured], samples: int) -> str:
     return f"taken is the fastest with {' and '.join(accuracy)}{within}, {judged}; of equal speed the smaller"
 
 
-def _accuracy(goal: Goal) -> list[str]:
-    """What is asked of accuracy; a candidate may miss it by less than one standard error and count as missing it."""
+def _accuracy(goal: Goal, *, classes: bool) -> list[str]:
+    """What is asked of accuracy: what keeps it by less than one standard error counts as missing it."""
     found = []
     if goal.max_drop is not None:
-        found.append(f"at most {goal.max_drop:g} points lost (as its own confidence tells, and a standard error more)")
+        found.append(f"at most {goal.max_drop:g} points lost by its own confidence, a standard error to spare")
     if goal.min_agreement is not None:
-        found.append(f"at least {goal.min_agreement:.1f} % agreement (and a standard error more)")
+        found.append(f"at least {goal.min_agreement:.1f} % agreement, a standard error to spare")
     if goal.min_sqnr_db is not None:
-        pruned = f" ({CUT_DB:.0f} dB if pruned)" if goal.min_sqnr_db < CUT_DB else ""
+        pruned = f" ({CUT_DB:.0f} dB if pruned)" if goal.min_sqnr_db < CUT_DB and not classes else ""
         found.append(f"at least {goal.min_sqnr_db:.1f} dB{pruned}")
     return found
 
