@@ -102,6 +102,41 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Gates:
+    """What a recurrent layer makes of its inputs, before it adds what its states say: no output shows it.
+
+    `data` is (steps, batch, inputs) or (batch, steps, inputs), the weight (directions, outputs, inputs), the bias
+    (directions, 2 * outputs), of which the first half is added here. Outputs are `[directions, positions, outputs]`.
+    """
+
+    directions: int
+    data: int = 0
+    weight: int = 1
+    bias: int | None = 3
+    shift: float = 1.0
+    contracted: int = -1
+
+    def matrix(self, weight: Array) -> Array:
+        return weight.astype(np.float64).transpose(0, 2, 1)
+
+    def sizes(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        return shape[0], shape[2], shape[1]
+
+    def weight_of(self, matrix: Array, shape: Sequence[int]) -> Array:
+        return matrix.transpose(0, 2, 1).reshape(shape)
+
+    def positions(self, output: Sequence[int]) -> int:
+        return output[1]
+
+    def rows(self, data: Array, output: Sequence[int], chosen: npt.NDArray[np.int64]) -> Array:
+        plain = data.reshape(-1, data.shape[-1])[chosen]
+        return np.broadcast_to(plain, (self.directions, *plain.shape))
+
+    def targets(self, output: Array, chosen: npt.NDArray[np.int64]) -> Array:
+        return output[:, chosen]
+
+
+@dataclass(frozen=True)
 class Windows:
     """A convolution over images (batch, channels, space...); every tuple has one entry per spatial axis.
 

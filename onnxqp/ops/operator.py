@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from onnxqp.axes import Pin
 from onnxqp.graph import subgraphs
-from onnxqp.ops.contraction import Contraction
+from onnxqp.ops.contraction import Contraction, Gates
 from onnxqp.ops.windows import Window
 from onnxqp.specs import Float, Role
 
@@ -114,6 +114,10 @@ class Operator:
 
     def contraction(self, node: ir.Node) -> Contraction | None:
         """Output 0 as a linear map of one input by a constant weight, so that the weight can be refitted."""
+        return None
+
+    def entering(self, node: ir.Node) -> Gates | None:
+        """What a recurrent layer with constant weights makes of its inputs, as a matrix product."""
         return None
 
     def summands(self, node: ir.Node) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, CannotCouple, Cut, Family, Labels, Pin, Reduction
-from onnxqp.graph import attribute_int
+from onnxqp.graph import attribute_int, constant
 from onnxqp.ops import quantizing
+from onnxqp.ops.contraction import Gates
 from onnxqp.ops.cost import recurrent_macs
 from onnxqp.ops.join import channel_labels, dims_of, is_weight
 from onnxqp.ops.operator import Operator
@@ -36,6 +37,12 @@ class _Recurrent(Operator):
 
     def macs(self, node: ir.Node) -> int:
         return recurrent_macs(node)
+
+    def entering(self, node: ir.Node) -> Gates | None:
+        weight, bias = constant(node.inputs[_WEIGHT]), node.inputs[_BIAS] if len(node.inputs) > _BIAS else None
+        if weight is None or (bias is not None and constant(bias) is None):
+            return None
+        return Gates(weight.shape[0])
 
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.no_kernel(node)

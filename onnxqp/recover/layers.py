@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxqp.axes import Cut
 from onnxqp.graph import add_initializer, constant, is_constant, own_initializer, set_initializer, unique_name
 from onnxqp.ops import rule_for
-from onnxqp.ops.contraction import Contraction
+from onnxqp.ops.contraction import Contraction, Gates
 from onnxqp.specs import Activation
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,6 +58,8 @@ class Layer:
         if array is None:
             return np.zeros((groups, outputs))
         plain = array.astype(np.float64).reshape(-1) * self.contraction.shift
+        if isinstance(self.contraction, Gates):
+            return plain.reshape(groups, 2, outputs)[:, 0]
         return np.broadcast_to(plain, (groups * outputs,)).reshape(groups, outputs)
 
     def set(self, matrix: FloatArray | None, bias: FloatArray) -> None:
@@ -76,7 +78,9 @@ class Layer:
         index = self.contraction.bias
         if index is None:
             return
-        fresh = (bias.reshape(-1) / self.contraction.shift).astype(weight.dtype)
+        if isinstance(self.contraction, Gates):
+            bias = self._with_states(bias)
+        fresh = (bias.reshape(-1) / self.contraction.shift).astype(weight.dtype).reshape(self._bias_shape(bias))
         if len(self.node.inputs) > index and self.node.inputs[index] is not None:
             set_initializer(own_initializer(self.node, index), fresh)
             return
@@ -84,6 +88,16 @@ class Layer:
             self.node.resize_inputs(index + 1)
         assert isinstance(self.node.graph, ir.Graph)
         self.node.replace_input_with(index, add_initializer(self.node.graph, f"{self.node.name}_bias", fresh))
+
+    def _with_states(self, bias: FloatArray) -> FloatArray:
+        """The bias of a recurrent layer with its other half, that of its states: `[directions, 2 * outputs]`."""
+        value = self.node.inputs[3] if len(self.node.inputs) > 3 else None
+        old = constant(value)
+        states = np.zeros_like(bias) if old is None else old.astype(np.float64)[:, bias.shape[1] :]
+        return np.concatenate([bias, states], axis=1)
+
+    def _bias_shape(self, bias: FloatArray) -> tuple[int, ...]:
+        return bias.shape if isinstance(self.contraction, Gates) else (-1,)
 
     def set_shared(self, matrix: FloatArray) -> None:
         """Write a new weight for all that read it."""
@@ -105,7 +119,8 @@ def find_layers(pruned: ir.Model, cuts: Sequence[Cut], changed: Collection[str] 
     for node in list(pruned.graph):
         entering = [value for value in node.inputs if value is not None and not value.is_initializer()]
         read = any(value in touched for value in entering)
-        contraction = rule_for(node).contraction(node) if read else None
+        rule = rule_for(node)
+        contraction = (rule.contraction(node) or rule.entering(node)) if read else None
         if contraction is not None and node.inputs[contraction.data] in touched:
             adder = None if contraction.bias is not None else _adder(node) or _add_adder(node)
             found.append(Layer(node, contraction, adder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import Cut
+from onnxqp.ops.contraction import Gates
 from onnxqp.recover.clipped import Row
 from onnxqp.recover.layers import Layer, clipping, shortcuts
 from onnxqp.recover.moments import Moments
@@ -39,15 +41,16 @@ class Pairs:
         values = {str(value.name): value for node in theirs.order for value in (*node.inputs, *node.outputs) if value}
         self.others = [
             (value, values[str(value.name)])
-            for value in shortcuts(layer)
+            for value in (shortcuts(layer) if not isinstance(layer.contraction, Gates) else ())
             if value.name in values
             and ours.before(value, layer.node)
             and theirs.before(values[str(value.name)], source)
         ]
-        self.clipping = clipping(layer)
+        self.gates = isinstance(layer.contraction, Gates)
+        self.clipping = None if self.gates else clipping(layer)
         self.least = 0.0  # damping
         self.kept: tuple[list[Row], list[Row]] = ([], [])  # rows to fit on and held out, while they fit KEPT bytes
-        if len(self.others) != len(shortcuts(layer)):
+        if not self.gates and len(self.others) != len(shortcuts(layer)):
             self.others, self.clipping = [], None
 
     def moments(self, rows: Iterable[tuple[int, Row]]) -> tuple[Moments, Moments]:
@@ -85,7 +88,15 @@ class Pairs:
     @property
     def leaving(self) -> list[ir.Value]:
         """Those of the original."""
+        if self.gates:
+            return [self.source_data]
         return [self.source.outputs[0], *(theirs for _, theirs in self.others)]
+
+    @property
+    def source_data(self) -> ir.Value:
+        value = self.source.inputs[self.layer.contraction.data]
+        assert value is not None
+        return value
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Those of every sample, with its number."""
@@ -96,6 +107,8 @@ class Pairs:
 
     def row(self, found: Arrays, expected: Arrays) -> Row:
         """Inputs, targets, and what is added to the output before it is clipped, of one sample."""
+        if self.gates:
+            return self.gate_row(found[str(self.layer.data.name)], expected[str(self.source_data.name)])
         contraction, output = self.layer.contraction, self.source.outputs[0]
         target = self.compact(output, expected[str(output.name)])
         added = np.zeros_like(target)
@@ -111,6 +124,22 @@ class Pairs:
         chosen = self.choose(positions)
         rows, plain = contraction.rows(data, target.shape, chosen), contraction.targets(target, chosen)
         return rows, plain, self.shifted(contraction.targets(added, chosen))
+
+    def gate_row(self, data: Array, there: Array) -> Row:
+        """Of a recurrent layer: inputs, and what the original made of its own with its own weight."""
+        contraction, original = self.layer.contraction, Layer(self.source, self.layer.contraction, None)
+        value = self.source.inputs[contraction.weight]
+        positions = math.prod(data.shape[:-1])
+        self.least = least_damping(self.layer, positions, self.samples)
+        chosen = self.choose(positions)
+        made = contraction.rows(there, (), chosen) @ original.matrix().astype(there.dtype)
+        made = made + original.bias()[:, None].astype(there.dtype)
+        for cut in self.cuts:
+            entry = cut.mask(value, 1)
+            if entry is not None:
+                kept = np.broadcast_to(entry[1], (made.shape[0], made.shape[2]))
+                made = np.stack([each[:, own] for each, own in zip(made, kept, strict=True)])
+        return contraction.rows(data, (), chosen), made, np.zeros_like(made)
 
     def shifted(self, added: Array) -> Array:
         """With the constants that are added behind the layer, `[groups, rows, outputs]`."""
