@@ -92,6 +92,10 @@ def recover_model(
             jointly.update(sharer.node for sharer in sharers)
         pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         fit, held = pairs.moments(pairs.rows())
+        if pairs.gates and pairs.least > 1:  # what is wrong comes back at every step: DTLN lost 2 to 3 dB
+            rejected += 1
+            left.append(f"{layer.node.name} has {width} inputs, and the samples show it fewer")
+            continue
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
         if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:
             begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))

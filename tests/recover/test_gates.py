@@ -42,3 +42,14 @@ def test_a_recurrent_layer_behind_a_cut_is_refitted(op_type: str, directions: in
         half = one.shape[1] // 2
         np.testing.assert_array_equal(one[:, half:], other[:, half:])
         assert np.abs(one[:, :half] - other[:, :half]).max() > 1e-4
+
+
+def test_a_recurrent_layer_with_fewer_rows_than_inputs_stays_as_it_was_cut() -> None:
+    build = Build()
+    hidden = build.op("Relu", build.linear(build.input(1, 1, 6), 6, 60))
+    outputs = build.op("LSTM", hidden, build.weight(1, 20, 60), build.weight(1, 20, 5), hidden_size=5)
+    model = build.model(outputs)
+    pruned, found = cut_and_recover(model, planned(model, 0.4), samples(build, 20))
+    weights = [constant(each.graph[-1].inputs[1]) for each in (pruned, found.model)]
+    np.testing.assert_array_equal(*weights)
+    assert any("36 inputs" in reason for reason in found.left)
