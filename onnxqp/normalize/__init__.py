@@ -13,6 +13,7 @@ import onnx_ir.passes.common as common
 from onnxqp.graph import put_in_order
 from onnxqp.normalize.affine import fold_affine
 from onnxqp.normalize.cleanup import (
+    forget_origins,
     inputs_are_no_weights,
     lift_constants,
     name_everything,
@@ -35,6 +36,7 @@ def normalize(model: ir.Model) -> list[Note]:
     notes: list[Note] = []
     if model.functions:
         common.InlinePass()(model)
+    forget_origins(model)
     notes += inputs_are_no_weights(model)
     put_in_order(model)
     name_everything(model)

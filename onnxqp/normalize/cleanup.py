@@ -22,6 +22,25 @@ def inputs_are_no_weights(model: ir.Model) -> list[Note]:
     return [Note("normalize", model.graph.name or "graph", "", f"{len(listed)} weights were listed as graph inputs")]
 
 
+def forget_origins(model: ir.Model) -> None:
+    """What exporters noted of where a node comes from goes: stack traces, paths and modules of the training code, which
+    no runtime reads (a third of a small network that PyTorch exported), and which a rewrite makes untrue."""
+    for graph in model.graphs():
+        _forget(graph)
+        for value in (*graph.inputs, *graph.initializers.values()):
+            _forget(value)
+        for node in graph:
+            _forget(node)
+            node.doc_string = None
+            for value in node.outputs:
+                _forget(value)
+
+
+def _forget(noted: ir.Graph | ir.Node | ir.Value) -> None:
+    for key in [key for key in noted.metadata_props if key == "namespace" or key.startswith("pkg.")]:
+        del noted.metadata_props[key]
+
+
 def lift_constants(model: ir.Model) -> None:
     """Constant nodes become initializers."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

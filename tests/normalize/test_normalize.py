@@ -315,3 +315,19 @@ def test_the_size_of_an_axis_that_expand_keeps_is_settled() -> None:
     normalize(model)
     expand = next(node for node in model.graph if node.op_type == "Expand")
     assert list(expand.outputs[0].shape or ())[1:] == [1, 4]
+
+
+def test_what_exporters_noted_of_the_training_code_goes_and_what_users_noted_stays() -> None:
+    trace, noted = "/home/someone/train.py", ("namespace", "pkg.torch.onnx.stack_trace")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], doc_string=trace)
+    proto = build([node], {"w": random(3, 2)}, [1, 3])
+    for place in (proto.graph.node[0], proto.graph.input[0], proto.graph.output[0]):
+        for key in (*noted, "mine"):
+            place.metadata_props.add(key=key, value=trace if key in noted else "kept")
+    proto.metadata_props.add(key="classes", value="cat,dog")
+    model = files.from_proto(proto)
+    normalize(model)
+    written = files.to_bytes(model)
+    assert trace.encode() not in written
+    assert written.count(b"mine") == 3
+    assert b"cat,dog" in written
