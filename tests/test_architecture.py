@@ -238,6 +238,12 @@ def test_no_module_is_a_drawer() -> None:
 # ---- the public names -----------------------------------------------------------------------------------------
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports them by name alone, and only a run of all of them would notice."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_all_public_names_exist_and_stand_in_order() -> None:
     assert list(onnxqp.__all__) == sorted(onnxqp.__all__)
     for name in onnxqp.__all__:

@@ -64,7 +64,8 @@ def test_without_budgets_the_fastest_that_loses_next_to_nothing(compressed, tmp_
     (taken,) = (point for point in points if point.chosen)
     assert {point.settings["weights"] for point in points if point.settings["macs_ratio"] == 1.0} == {"float", "int8"}
     assert any(point.settings["macs_ratio"] < 1.0 and point.settings["weights"] == "float" for point in points)
-    assert taken.speedup >= max(point.speedup for point in points if point.agreement == 100.0) * 0.98
+    # those in front were timed once more, the others are as the clock first saw them
+    assert taken.speedup >= max(point.speedup for point in points if point.agreement == 100.0) * 0.9
     assert report.output.bytes * 2 < report.input.bytes
     assert Session(tmp_path / "out.onnx").outputs
 
