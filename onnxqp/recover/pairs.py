@@ -15,7 +15,7 @@ from onnxqp.ops.contraction import Gates
 from onnxqp.recover.clipped import Row
 from onnxqp.recover.layers import Layer, clipping, shortcuts
 from onnxqp.recover.moments import Moments
-from onnxqp.recover.sampling import Batch, choose_positions, judges, least_damping
+from onnxqp.recover.sampling import Batch, choose_positions, held_out, least_damping
 from onnxqp.recover.walk import Arrays, Walk
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -64,7 +64,7 @@ class Pairs:
                 if (x.nbytes + 2 * y.nbytes) * self.samples > KEPT:
                     self.clipping = None
             if self.samples >= _HELD:
-                self._add(waiting, judges(number), (x, y, added))
+                self._add(waiting, held_out(number, self.samples), (x, y, added))
             else:
                 away = np.arange(x.shape[1]) % _HELD == _HELD - 1
                 self._add(waiting, False, (x[:, ~away], y[:, ~away], added[:, ~away]))
