@@ -8,7 +8,6 @@ Convolutional Networks for Classification and Detection, 2015, solve the same pr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -28,61 +27,29 @@ _WORTH = 1e-3
 
 
 def refit_clipped(
-    found: Refit,
-    layer: tuple[FloatArray, FloatArray],
-    sets: tuple[Moments, Moments],
-    rows: tuple[Sequence[Row], Sequence[Row]],
-    bounds: tuple[float, float],
+    found: Refit, moments: Moments, rows: Sequence[Row], held: Sequence[Row], bounds: tuple[float, float]
 ) -> Refit:
-    """A better refit than `found`, by the error behind the activation on rows that it was not made from; else the same.
-
-    `layer`: weight and bias before any refit. `sets` and `rows`: those to fit on, and those held out; rows are all of
-    them or an even share. How often least squares is repeated is chosen on what is held out; then it is done as often
-    on all. (Where the same rows fit and judge, ultraface keeps 35.1 dB and not 35.3:
-    80 % of the arithmetic, 48 samples.)
+    """A better refit than `found`, by the error behind the activation on the rows `held`; else the same.
 
     `found` may be the layer as it was, which plain least squares could not better: with its `damping` set, what counts
-    behind the activation is often better all the same.
+    behind the activation is often better all the same. (Squared error of the outputs of SqueezeNet, 80 % of the
+    arithmetic: 0.085 where such layers are left alone, 0.068 where they are tried.)
+
+    `moments` are those of all rows, `rows` all of them or an even share.
     """
-    fit, held = sets
-    start = _on(fit, found, layer)
-    if start is None:
-        return found
-    least = clipped_error(rows[1], start.matrix, start.bias, bounds)
-    rounds = 0
-    for number, current in enumerate(_rounds(start, fit, rows[0], bounds), 1):
-        error = clipped_error(rows[1], current.matrix, current.bias, bounds)
-        if error < least * (1 - _WORTH):
-            rounds, least = number, error
-    if not rounds:
-        return found
-    return list(itertools.islice(_rounds(found, fit.merged(held), [*rows[0], *rows[1]], bounds), rounds))[-1]
-
-
-def _on(fit: Moments, found: Refit, layer: tuple[FloatArray, FloatArray]) -> Refit | None:
-    """The refit as it would have been made from the rows to fit on alone; None where these are too alike."""
-    matrix, bias = layer
-    if found.kind is None:
-        return replace(found, matrix=matrix, bias=bias)
-    if found.kind == "least-squares":
-        try:
-            matrix = solve(fit, matrix, found.damping or 0.0)
-        except np.linalg.LinAlgError:
-            return None
-    return replace(found, matrix=matrix, bias=compensate(fit, matrix))
-
-
-def _rounds(found: Refit, moments: Moments, rows: Sequence[Row], bounds: tuple[float, float]) -> Iterator[Refit]:
-    """The refits that follow from `found`, one from the other."""
-    current = found
+    best, least, current = found, clipped_error(held, found.matrix, found.bias, bounds), found
     for _ in range(ROUNDS):
         asked = moments.towards(moved(rows, current.matrix, current.bias, bounds))
         try:
             matrix = solve(asked, current.matrix, found.damping or 0.0)
         except np.linalg.LinAlgError:
-            return
+            break
         current = replace(found, matrix=matrix, bias=compensate(asked, matrix), kind="least-squares", reweighted=True)
-        yield current
+        error = clipped_error(held, current.matrix, current.bias, bounds)
+        if error >= least * (1 - _WORTH):
+            break
+        best, least = current, error
+    return best
 
 
 def moved(

@@ -99,8 +99,8 @@ def recover_model(
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
         if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:
             begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
-            before = layer.matrix(), layer.bias()
-            found = refit_clipped(begin, before, (fit, held), pairs.kept, pairs.clipping.bounds)
+            rows, apart = pairs.kept
+            found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
         if found.kind is not None:
             layer.set(found.matrix if found.reweighted else None, found.bias)
         refitted = layer.node in jointly or found.kind == kind
