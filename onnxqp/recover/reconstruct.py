@@ -94,7 +94,7 @@ def recover_model(
         fit, held = pairs.moments(pairs.rows())
         if pairs.gates and pairs.least > 1:  # what is wrong comes back at every step: DTLN lost 2 to 3 dB
             rejected += 1
-            left.append(f"{layer.node.name} has {width} inputs, and the samples show it fewer")
+            left.append(f"{layer.node.name} has {width} inputs, more than the samples have time steps to refit it by")
             continue
         found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
         if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:

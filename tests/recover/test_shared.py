@@ -37,7 +37,7 @@ def recurring(build: Build) -> ir.Model:
 def test_a_shared_weight_stays_one_and_brings_the_outputs_nearer(network: object) -> None:
     build = Build()
     model = network(build)  # type: ignore[operator]
-    made, feeds = planned(model, 0.4), samples(build, 120)
+    made, feeds = planned(model, 0.4), samples(build)
     pruned, found = cut_and_recover(model, made, feeds)
     _, shifted = cut_and_recover(model, made, feeds, kind="bias")
     assert parameters(found.model) <= parameters(pruned) + 3 * (16 + 24 + 8)  # each reader has its own bias
@@ -45,7 +45,7 @@ def test_a_shared_weight_stays_one_and_brings_the_outputs_nearer(network: object
     assert len(shared) == 2
     assert all(len(found.model.graph.initializers[value.name].uses()) == 3 for value in shared)
     assert found.recovery.consumers >= 3
-    assert distance(model, found.model, feeds) < 0.9 * distance(model, shifted.model, feeds)
+    assert distance(model, found.model, feeds) < 0.8 * distance(model, shifted.model, feeds)
     assert distance(model, found.model, feeds) < 0.8 * distance(model, pruned, feeds)
 
 
