@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,8 +29,32 @@ class Reference:
         """Of a candidate for the model."""
         return self.noise(Session(model, brief=True))
 
+    def noises_of(self, models: Iterable[ir.Model]) -> Generator[float]:
+        """Of several candidates, in order; while one runs the next is made, and no more than that."""
+        self.references()  # before two ask for them
+        with ThreadPoolExecutor(1) as beside:
+            running: Future[float] | None = None
+            for model in models:
+                following = beside.submit(self._compare, model)
+                if running is not None:
+                    yield self._kept(running.result)
+                running = following
+            if running is not None:
+                yield self._kept(running.result)
+
     def noise(self, session: Session) -> float:
         """Of a candidate that is open."""
+        return self._kept(lambda: self.compare(session))
+
+    def _kept(self, take: Callable[[], float]) -> float:
+        """What `take` finds; who keeps it may have it already."""
+        return take()
+
+    def _compare(self, model: ir.Model) -> float:
+        return self.compare(Session(model, brief=True))
+
+    def compare(self, session: Session) -> float:
+        """The same, computed anew and kept by nobody."""
         sums: dict[str, tuple[float, float]] = {}
         for (_, results), reference in zip(session.run_each(self.feeds), self.references(), strict=True):
             for name, array in results.items():

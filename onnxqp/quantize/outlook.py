@@ -7,7 +7,7 @@ the noise of the clock is worth calibrating.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,16 +109,22 @@ def look_ahead(sketch: Material, table: Costs, probe: Probe, *, threads: int) ->
         Rival(candidate.decision, bool(candidate.dynamic), speedup)
         for candidate, speedup in zip(candidates, speedups, strict=True)
     )
-    heard = (_heard(rival, sketch, costs, probe) for rival in rivals)
-    return Outlook(full, costs, tuple(heard), slow * 1e9)
+    return Outlook(full, costs, tuple(_heard(list(rivals), sketch, costs, probe)), slow * 1e9)
 
 
-def _heard(rival: Rival, sketch: Material, costs: Costs, probe: Probe) -> Rival:
-    if not rival.fast:
-        return rival
-    found = sketch.build_dynamic() if rival.dynamic else None
-    candidate = found or sketch.build(carried(sketch.annotation, rival.decision, costs), at_rest=False)
-    return replace(rival, noise=probe.noise_of(candidate.model))
+def _heard(rivals: Sequence[Rival], sketch: Material, costs: Costs, probe: Probe) -> Iterator[Rival]:
+    """With the noise of those that are fast."""
+
+    def models() -> Iterator[ir.Model]:
+        for rival in rivals:
+            if rival.fast:
+                found = sketch.build_dynamic() if rival.dynamic else None
+                decision = carried(sketch.annotation, rival.decision, costs)
+                yield (found or sketch.build(decision, at_rest=False)).model
+
+    noises = probe.noises_of(models())
+    for rival in rivals:
+        yield replace(rival, noise=next(noises)) if rival.fast else rival
 
 
 def _promising(material: Material, table: Costs, costs: Costs) -> list[Decision]:

@@ -8,16 +8,17 @@ float (`returning`), and so do layers at which values enter the integers and not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxqp.quantize.candidate import Candidate, Material
 from onnxqp.quantize.costs import Costs
 from onnxqp.quantize.decide import Decision, carried, decide, predicted_ns
 from onnxqp.quantize.entries import with_later_entry
-from onnxqp.quantize.outlook import LEAST_GAIN, Outlook, Rival, race
+from onnxqp.quantize.outlook import LEAST_GAIN, Outlook, race
 from onnxqp.quantize.quality import Probe, decibels
 from onnxqp.quantize.returning import by_rank, sensitivities, without
 
@@ -98,16 +99,17 @@ def place(material: Material, outlook: Outlook, probe: Probe, *, threads: int) -
     costs = outlook.costs
     if not outlook.full.integer:
         return Placement(material.build(outlook.full), costs, 1.0, 0.0, 0.0)
-    field = [_calibrated(material, outlook, rival, probe) for rival in outlook.fast]
+    field = _calibrated(material, outlook, probe)
     field = [each for each in field if each.candidate.integers]
     best = _best(field, probe)
     second = _refined(material, best, probe) if best is not None else None
     if second is not None and best is not None:
         contenders = [best.candidate, *([material.build(second)] if second.names else [])]
         slow, speedups = race(material, contenders, probe, threads)
+        noises = [best.noise, *(probe.noise_of(each.model) for each in contenders[1:])]
         field = [
-            Placement(each, costs, speedup, probe.noise_of(each.model), slow * 1e9)
-            for each, speedup in zip(contenders, speedups, strict=True)
+            Placement(each, costs, speedup, noise, slow * 1e9)
+            for each, speedup, noise in zip(contenders, speedups, noises, strict=True)
         ]
         best = _best(field, probe)
     if best is not None and best.worth(probe) >= probe.worth(1.0, 0.0):
@@ -130,11 +132,21 @@ def place_float(material: Material, outlook: Outlook, probe: Probe, field: Seque
     return _explained(material, [*field, floating], probe, outlook)
 
 
-def _calibrated(material: Material, outlook: Outlook, rival: Rival, probe: Probe) -> Placement:
-    """What was raced, with the scales and weights that calibration gives it."""
-    found = material.build_dynamic() if rival.dynamic else None
-    candidate = found or material.build(carried(material.annotation, rival.decision, outlook.costs))
-    return Placement(candidate, outlook.costs, rival.speedup, probe.noise_of(candidate.model), outlook.float_ns)
+def _calibrated(material: Material, outlook: Outlook, probe: Probe) -> list[Placement]:
+    """What was raced and is fast, with the scales and weights that calibration gives it."""
+    made: list[Candidate] = []
+
+    def models() -> Iterator[ir.Model]:
+        for rival in outlook.fast:
+            found = material.build_dynamic() if rival.dynamic else None
+            made.append(found or material.build(carried(material.annotation, rival.decision, outlook.costs)))
+            yield made[-1].model
+
+    noises = list(probe.noises_of(models()))
+    return [
+        Placement(candidate, outlook.costs, rival.speedup, noise, outlook.float_ns)
+        for candidate, rival, noise in zip(made, outlook.fast, noises, strict=True)
+    ]
 
 
 def _estimated(material: Material, costs: Costs, decision: Decision, probe: Probe, total: float) -> Placement:

@@ -7,9 +7,12 @@ integers saves nothing by itself.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import onnx_ir as ir
 
 from onnxqp.quantize.annotate import Unit
 from onnxqp.quantize.candidate import Candidate, Material
@@ -44,32 +47,32 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
     heavy = [unit for unit in decision.integer if has_weight(unit) and not unit.chosen]
     whole = predicted_ns(material.annotation, decision, costs)
 
-    def alone(units: Sequence[Unit]) -> float:
+    def alone(units: Sequence[Unit]) -> ir.Model:
         inside = set(units)
         kept = without(material, costs, decision, _names(unit for unit in heavy if unit not in inside))
-        return probe.noise_of(material.build(kept, at_rest=False).model)
-
-    floor = alone([])
-
-    def noise_of(units: Sequence[Unit]) -> float:
-        return max(alone(units) - floor, 0.0)
+        return material.build(kept, at_rest=False).model
 
     def block(units: Sequence[Unit], noise: float) -> Block:
         rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
         return Block(tuple(_names(units)), noise, max(rest - whole, 0.0))
 
-    total, found, pieces = max(noise - floor, 0.0), 0.0, _cut(heavy, BLOCKS)
-    blocks: list[Block] = []
-    for place, units in enumerate(pieces):
-        if found > EXPLAINED * total:
-            blocks.append(block(units, max(total - found, 0.0) / (len(pieces) - place)))
-            continue
-        own = noise_of(units)
-        found += own
-        if own > LARGE * total and len(units) > 1:
-            blocks += [block(part, noise_of(part)) for part in _cut(units, PARTS)]
-        else:
-            blocks.append(block(units, own))
+    pieces = _cut(heavy, BLOCKS)
+    with contextlib.closing(probe.noises_of(map(alone, [[], *pieces]))) as noises:
+        floor = next(noises)
+        total, found = max(noise - floor, 0.0), 0.0
+        blocks: list[Block] = []
+        for place, units in enumerate(pieces):
+            if found > EXPLAINED * total:
+                blocks.append(block(units, max(total - found, 0.0) / (len(pieces) - place)))
+                continue
+            own = max(next(noises) - floor, 0.0)
+            found += own
+            if own > LARGE * total and len(units) > 1:
+                parts = _cut(units, PARTS)
+                of_parts = probe.noises_of(map(alone, parts))
+                blocks += [block(part, max(left - floor, 0.0)) for part, left in zip(parts, of_parts, strict=True)]
+            else:
+                blocks.append(block(units, own))
     return blocks
 
 

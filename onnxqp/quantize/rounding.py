@@ -130,7 +130,9 @@ def round_by_hessian(
     weights = np.take_along_axis(matrix, order[:, :, None], 1)
     steps = np.take_along_axis(scale, order[:, :, None], 1)
     place = np.argsort(order, axis=1)
-    rounded, errors, passed = (np.zeros_like(weights) for _ in range(3))
+    relative = factor / np.einsum("gii->gi", factor)[:, :, None]  # R_ij / R_ii
+    rounded, errors = np.zeros_like(weights), np.zeros_like(weights)
+    wanted = weights.copy()
     low: npt.ArrayLike = -128.0
     high: npt.ArrayLike = 127.0
     for stop in range(inputs, 0, -BLOCK):
@@ -138,14 +140,16 @@ def round_by_hessian(
         for i in range(stop - 1, start - 1, -1):
             if partner is not None:
                 low, high = _limits(rounded, place, order[:, i], partner, i)
-            wanted = weights[:, i] + passed[:, i] / factor[:, i, i, None]
+            here = wanted[:, i] + np.matmul(relative[:, i, None, i + 1 : stop], errors[:, i + 1 : stop])[:, 0]
+            here /= steps[:, i]
             if levels is None:
-                rounded[:, i] = np.clip(np.rint(wanted / steps[:, i]), low, high)
+                np.rint(here, out=here)
+                np.maximum(here, low, out=here)
+                np.minimum(here, high, out=rounded[:, i])
             else:
-                rounded[:, i] = _to_levels(wanted / steps[:, i], levels, low, high)
-            errors[:, i] = weights[:, i] - rounded[:, i] * steps[:, i]
-            passed[:, start:i] += factor[:, start:i, i, None] * errors[:, i, None]
-        passed[:, :start] += factor[:, :start, start:stop] @ errors[:, start:stop]
+                rounded[:, i] = _to_levels(here, levels, low, high)
+            np.subtract(weights[:, i], rounded[:, i] * steps[:, i], out=errors[:, i])
+        wanted[:, :start] += relative[:, :start, start:stop] @ errors[:, start:stop]
     return np.take_along_axis(rounded, place[:, :, None], 1)
 
 

@@ -123,7 +123,7 @@ def test_int8_that_is_faster_wins(clock):
 
 def test_speed_that_ruins_the_outputs_is_not_bought(clock, monkeypatch):
     clock(1.0, 0.8)
-    monkeypatch.setattr(Probe, "noise", lambda self, session: 0.5 if _integers(session) else 1e-6)
+    monkeypatch.setattr(Probe, "compare", lambda self, session: 0.5 if _integers(session) else 1e-6)
     graph, model = network()
     result = quantize_model(model, graph.samples(), HERE)
     assert result.quantization.nodes_quantized == 0
@@ -338,7 +338,7 @@ def test_only_what_is_fast_enough_is_observed(clock):
 
 def test_a_sketch_that_no_calibration_can_mend_ends_in_float(clock, monkeypatch):
     clock(1.0, 0.9)
-    monkeypatch.setattr(Probe, "noise", lambda self, session: 0.9 if _integers(session) else 1e-6)
+    monkeypatch.setattr(Probe, "compare", lambda self, session: 0.9 if _integers(session) else 1e-6)
     scaled = []
     monkeypatch.setattr(preparation.Scaling, "applied", lambda self, _: (scaled.append(self.model) or self.model, {}))
     graph, model = network()
