@@ -80,7 +80,7 @@ NUMPY_ONLY = (
     "onnxqp.quantize.arithmetic",
     "onnxqp.ops.contraction",
     "onnxqp.compress.goal",
-    "onnxqp.recover.moments",
+    "onnxqp.calibrate.moments",
     "onnxqp.recover.least_squares",
 )
 

@@ -20,12 +20,12 @@ from onnxqp.calibrate.collect import (
     split,
     value_bytes,
 )
+from onnxqp.calibrate.moments import Moments
 from onnxqp.calibrate.observers import Observer, together
 from onnxqp.graph import constant, dims, iterate
 from onnxqp.ops import rule_for
 from onnxqp.ops.contraction import Contraction
 from onnxqp.quantize.rounding import LayerRounding
-from onnxqp.recover.moments import Moments
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 

@@ -16,9 +16,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.ops.contraction import Contraction
 from onnxqp.quantize.weights import PAIR_LIMIT
-from onnxqp.recover.moments import Moments
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Places: TypeAlias = npt.NDArray[np.intp]

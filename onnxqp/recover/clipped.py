@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.recover.least_squares import Refit, compensate, solve
-from onnxqp.recover.moments import Moments
 
 Array: TypeAlias = npt.NDArray[Any]
 FloatArray: TypeAlias = npt.NDArray[np.float64]

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.recover.moments import Moments
+from onnxqp.calibrate.moments import Moments
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Kind: TypeAlias = Literal["bias", "least-squares"]

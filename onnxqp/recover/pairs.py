@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import Cut
+from onnxqp.calibrate.moments import Moments
 from onnxqp.ops.contraction import Gates
 from onnxqp.recover.clipped import Row
 from onnxqp.recover.layers import Layer, clipping, shortcuts
-from onnxqp.recover.moments import Moments
 from onnxqp.recover.sampling import Batch, choose_positions, held_out, least_damping
 from onnxqp.recover.walk import Arrays, Walk
 

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.recover.layers import Layer
-from onnxqp.recover.moments import Moments
 from onnxqp.specs import Feed
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxqp.axes import AxisLabels, Labels
+from onnxqp.calibrate.moments import Moments
 from onnxqp.ops import rule_for
 from onnxqp.prune.groups import Grouping
 from onnxqp.recover.effects import Effects
 from onnxqp.recover.elimination import WORK, WORK_OF_ALL, Reader, eliminate, reader_of, rising
 from onnxqp.recover.layers import Layer, shortcuts
 from onnxqp.recover.loudness import Passage, loudness
-from onnxqp.recover.moments import Moments
 from onnxqp.recover.sampling import Batch, affordable, choose_positions, held_out, least_damping
 from onnxqp.recover.unseen import classes_per_seen, protection
 from onnxqp.recover.walk import Walk

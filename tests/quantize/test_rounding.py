@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, sqnr_db
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.ops.contraction import Product, Windows
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize import quantize_model
 from onnxqp.quantize.layer_inputs import LayerInputs, layer_roundings
 from onnxqp.quantize.rounding import LayerRounding, factor_of, round_by_hessian
 from onnxqp.quantize.weights import PAIR_LIMIT, quantize_weight, worst_pair
-from onnxqp.recover.moments import Moments
 
 CONV = Windows(groups=1, kernel=(3, 3), strides=(1, 1), dilations=(1, 1), pads=(1, 1))
 

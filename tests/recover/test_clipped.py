@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.recover.clipped import clipped_error, refit_clipped
 from onnxqp.recover.least_squares import refit
-from onnxqp.recover.moments import Moments
 
 RELU = (0.0, np.inf)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxqp.calibrate.moments import Moments
 from onnxqp.recover.least_squares import compensate, refit, solve
-from onnxqp.recover.moments import Moments
 
 FloatArray = npt.NDArray[np.float64]
 
