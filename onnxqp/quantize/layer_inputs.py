@@ -15,7 +15,8 @@ from onnxqp.calibrate.collect import (
     TAP_BYTES,
     Chosen,
     collect,
-    first_samples,
+    even_places,
+    sample_count,
     samples_in,
     split,
     value_bytes,
@@ -29,7 +30,7 @@ from onnxqp.quantize.rounding import LayerRounding
 from onnxqp.runtime import Session
 from onnxqp.specs import Feed
 
-SAMPLES = 32  # the first of those that calibrate; on the zoo 96 gave no more
+SAMPLES = 16  # on the zoo 32 and 96 gave no more, of as many rows
 ROWS_PER_INPUT = 8  # where the samples have so many...
 LEAST_ROWS = 2048  # ...within so many elements, which depthwise layers exceed...
 LEAST_ELEMENTS = 1 << 23
@@ -138,6 +139,7 @@ class LayerInputs:
         self._model = model
         self._layers = _affordable(_layers(model))
         self._asked = False
+        self._known: dict[str, tuple[int, LayerRounding]] = {}  # by the name of the node, and how many rows it is from
 
     def take(self, places: Container[int] | None) -> None:
         """From now on, moments are from the samples at these places among all that are seen; None: from every one."""
@@ -154,7 +156,7 @@ class LayerInputs:
         return [(str(layer.data.name), layer) for layer in self._layers if not layer.is_open]
 
     def observe_open(self, feeds: Iterable[Feed]) -> None:
-        """Those layers whose sizes show only when they run, over the first samples of `feeds`, once."""
+        """Those layers whose sizes show only when they run, over some samples of `feeds`, once."""
         layers = [layer for layer in self._layers if layer.is_open and not self._asked]
         self._asked = True
         first = next(iter(feeds), None)
@@ -162,23 +164,25 @@ class LayerInputs:
             _observe_open(self._model, layers, feeds, value_bytes(self._model, first))
 
     def roundings(self, *, corrects: bool = True) -> dict[str, LayerRounding]:
-        """By the name of the node, by what was seen so far. `corrects`: they correct biases too."""
+        """By the name of the node, by what was seen so far. `corrects`: they correct biases too.
+
+        Where nothing new was seen they are those of the last time, which know what they have rounded.
+        """
         for layer in self._layers:
             layer.flush()
-        return {
-            str(layer.node.name): LayerRounding(layer.contraction, layer.moments, corrects)
-            for layer in self._layers
-            if layer.moments is not None and layer.moments.count
-        }
+            name, moments = str(layer.node.name), layer.moments
+            if moments is not None and moments.count != self._known.get(name, (0,))[0]:
+                self._known[name] = moments.count, LayerRounding(layer.contraction, moments, corrects)
+        return {name: rounding for name, (_, rounding) in self._known.items()}
 
 
 def layer_roundings(model: ir.Model, feeds: Iterable[Feed], *, corrects: bool = True) -> dict[str, LayerRounding]:
-    """Of every affordable layer, by the name of the node, from the first samples of `feeds`."""
+    """Of every affordable layer, by the name of the node, from some samples of `feeds`, from all over."""
     layers = LayerInputs(model)
     if next(iter(feeds), None) is None:
         return {}
     if layers.nodes:
-        collect(model, Chosen(model, feeds, range(SAMPLES)), together(layers.observers()))
+        collect(model, _some(model, feeds), together(layers.observers()))
     layers.observe_open(feeds)
     return layers.roundings(corrects=corrects)
 
@@ -194,10 +198,15 @@ def _observe_open(model: ir.Model, layers: Sequence[_Layer], feeds: Iterable[Fee
         outputs = [str(layer.node.outputs[0].name) for layer in found]
         taps = [name for name in dict.fromkeys([*names, *outputs]) if name not in inputs]
         session = Session(model, taps=taps, brief=True)
-        for feed, results in session.run_each(first_samples(model, feeds, SAMPLES), taps):
+        for feed, results in session.run_each(_some(model, feeds), taps):
             for layer, output in zip(found, outputs, strict=True):
                 data = (feed | results)[str(layer.data.name)]
                 layer.take(data, results[output].shape, samples_in(feed))
+
+
+def _some(model: ir.Model, feeds: Iterable[Feed]) -> Iterable[Feed]:
+    """Sources are often sorted."""
+    return Chosen(model, feeds, frozenset(even_places(sample_count(feeds), SAMPLES)))
 
 
 def _layers(model: ir.Model) -> Iterator[_Layer]:

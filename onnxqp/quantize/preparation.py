@@ -8,7 +8,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxqp.calibrate.collect import Progress, even_places, sample_count
-from onnxqp.calibrate.observers import COUNTED
+from onnxqp.calibrate.observers import counted
 from onnxqp.calibrate.statistics import Statistics, observe
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize.annotate import Unit
@@ -147,7 +147,7 @@ class Preparation:
                 total,
                 typical=self._typical,
                 corrects=options.bias_correction,
-                counted=None if options.method in EXACT else COUNTED,
+                counted=None if options.method in EXACT else counted(total),
                 beside={} if self._scaling is None or seen else self._scaling.sizes,
             )
         return self._survey

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxqp.calibrate.observers import BINS, LEAST_EXPONENT, Histogram, MinMax
+from onnxqp.calibrate.observers import BINS, COUNTED, LEAST_EXPONENT, OF_ONE_SAMPLE, Histogram, MinMax, counted
 
 elements = st.one_of(
     st.floats(-4, 4, width=32),
@@ -148,3 +148,12 @@ def test_a_part_is_from_all_channels_alike():
         h.update(layout)
         assert np.count_nonzero(h.counts) == 8
         assert h.counts[h.counts > 0] == pytest.approx(8000, rel=0.05)
+
+
+def test_of_more_samples_less_of_each_is_counted():
+    least, most = OF_ONE_SAMPLE
+    assert counted(0) == counted(1) == most
+    assert counted(10**6) == least
+    between = 3 * COUNTED // (least + most)
+    assert least < counted(between) < most
+    assert COUNTED - between < counted(between) * between <= COUNTED

@@ -208,6 +208,27 @@ def test_a_candidate_that_is_not_finite_is_all_noise():
     assert decibels(math.inf) == -math.inf
 
 
+def test_candidates_are_made_in_turn_and_no_further_than_one_ahead():
+    graph = Graph((1, 8))
+    model = graph.model(graph.op("Relu", graph.name))
+    made = []
+
+    def candidates():
+        for factor in (1.1, 1.2, 1.3, 1.4, 1.5):
+            made.append(factor)
+            other = graph.model(graph.op("Mul", graph.op("Relu", graph.name), graph.constant(np.float32(factor))))
+            other.graph.outputs[0].name = model.graph.outputs[0].name
+            yield other
+
+    probe = Probe(model, graph.samples())
+    noises = probe.noises_of(candidates())
+    assert next(noises) == pytest.approx(0.01, rel=1e-4)
+    assert next(noises) == pytest.approx(0.04, rel=1e-4)
+    noises.close()
+    assert made == [1.1, 1.2, 1.3]
+    assert [each.name for each in probe.measured.taken] == ["noise", "noise"], "what nobody asked for is not kept"
+
+
 def test_images_want_more_than_scores():
     scores = Graph((1, 8))
     image = Graph((1, 1, 40, 40))

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantize_graphs import Graph, sqnr_db
 
+from onnxqp.calibrate.collect import collect
 from onnxqp.calibrate.moments import Moments
+from onnxqp.calibrate.observers import together
 from onnxqp.ops.contraction import Product, Windows
 from onnxqp.options import QuantizeOptions
 from onnxqp.quantize import quantize_model
@@ -126,6 +128,24 @@ def test_batches_change_nothing():
         assert layer.moments.count == together[name].moments.count
         assert layer.moments.covariance == pytest.approx(together[name].moments.covariance, rel=1e-4, abs=1e-5)
         assert layer.moments.x_mean == pytest.approx(together[name].moments.x_mean, rel=1e-5, abs=1e-6)
+
+
+def test_what_was_rounded_is_known_until_more_is_seen():
+    graph, model = network()
+    layers, feeds = LayerInputs(model), smooth(graph, 6)
+    collect(model, feeds[:4], together(layers.observers()))
+    first, again = layers.roundings(), layers.roundings()
+    assert all(again[name] is rounding for name, rounding in first.items())
+    collect(model, feeds[4:], together(layers.observers()))
+    assert all(layers.roundings()[name] is not rounding for name, rounding in first.items())
+
+
+def test_layers_look_at_samples_from_all_over():
+    graph, model = network()
+    feeds = smooth(graph, 40)
+    sorted_ = [{graph.name: feed[graph.name] + np.float32(place >= 20)} for place, feed in enumerate(feeds)]
+    plain, found = (layer_roundings(model, each)["Conv0"].moments.x_mean.mean() for each in (feeds, sorted_))
+    assert found == pytest.approx(plain + 0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("target", ["x64-vnni", "x64-avx2"])
