@@ -18,12 +18,13 @@ import onnx_ir as ir
 from onnxqp.calibrate.observers import Observer
 from onnxqp.errors import DataError
 from onnxqp.graph import iterate
-from onnxqp.runtime import Session
+from onnxqp.runtime import AHEAD_TWICE_BYTES, Session
 from onnxqp.specs import Feed
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 
 TAP_BYTES = 256 * 2**20  # what the taps of one session may return for one sample
+LARGE_THREADS = 2  # of an inference whose results are too large for two of them side by side: the same bits
 UNKNOWN_BYTES = 4 * 2**20  # assumed of a value whose shape cannot be told before running
 
 
@@ -33,7 +34,6 @@ def collect(
     observers: Mapping[str, Observer],
     *,
     budget: int = TAP_BYTES,
-    threads: int = 1,
     progress: Progress | None = None,
 ) -> int:
     """Show every observer, named for a value of `model`, that value over all `samples`; the number of samples.
@@ -50,11 +50,14 @@ def collect(
     again: Iterable[Feed] = itertools.chain([first], begun)  # reading may be slow: the first pass goes on from here
     fed = [str(value.name) for value in model.graph.inputs if value.name in observers]
     inner = [name for name in observers if name not in fed]
-    pending = split(inner, value_bytes(model, first), budget) or [[]]
+    sizes = value_bytes(model, first)
+    pending = split(inner, sizes, budget) or [[]]
     count = done = 0
     while pending:
         taps = pending.pop(0)
         report = progress if not pending and not done else None  # one pass: tell every sample
+        large = sum(sizes.get(name, UNKNOWN_BYTES) for name in taps) > AHEAD_TWICE_BYTES
+        threads = LARGE_THREADS if large else 1
         seen = _observe(model, again, taps, fed if not done else [], observers, 2 * budget, threads, report)
         again = feeds
         if seen is None:  # shapes were not known beforehand, and this is too much at once
@@ -78,7 +81,8 @@ def _observe(
     report: Progress | None,
 ) -> int | None:
     """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
-    session = Session(model, taps=taps, threads=threads, brief=True) if taps else None
+    calm = {"session.intra_op.allow_spinning": "0"}  # the cores are for whoever observes, too
+    session = Session(model, taps=taps, threads=threads, brief=True, options=calm) if taps else None
     count = 0
     checked = (_check(feed, place) for place, feed in enumerate(feeds))
     for feed, results in session.run_each(checked, taps) if session else ((feed, {}) for feed in checked):
