@@ -6,7 +6,7 @@ the same samples, and merging two is exactly observing both streams.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, Self
@@ -18,8 +18,8 @@ from onnxqp.errors import InternalError
 from onnxqp.specs import Array
 
 BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
-COUNTED = 1 << 19  # elements of all samples that tell how the others lie, where errors are averaged...
-OF_ONE_SAMPLE = (1 << 13, 1 << 15)  # ...and of one, at least and at most: with 1 << 12 super-resolution lost 6 dB
+COUNTED = 1 << 18  # elements of all samples that tell how the others lie, where errors are averaged...
+OF_ONE_SAMPLE = (1 << 12, 1 << 15)  # ...and of one, at least and at most
 _PIECE = 1 << 15  # elements that are counted at once
 LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
 
@@ -230,21 +230,16 @@ class Histogram(MinMax):
     def _parts(
         self, flat: npt.NDArray[np.float32], shape: Sequence[int], samples: int
     ) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-        """Elements to count, and for how many each of them stands: the same of a sample however it is stacked.
-
-        They lie at a distance that no dimension shares a factor with, so that they come from all channels, rows and
-        columns alike.
-        """
+        """Elements to count, and for how many each of them stands: the same of a sample however it is stacked."""
         size = flat.size // samples
-        if self.most is None or size < 4 * self.most or flat.size != math.prod(shape) or shape[0] % samples:
+        if self.most is None or size < 2 * self.most or flat.size != math.prod(shape) or shape[0] % samples:
             yield flat, 1
             return
-        step = next(step for step in itertools.count(size // self.most) if math.gcd(step, size) == 1)
-        few = np.ascontiguousarray(flat.reshape(samples, size)[:, ::step])
-        each, left = divmod(size, few.shape[1])
+        few = flat.reshape(samples, size)[:, _places(size, self.most)]
+        each, left = divmod(size, self.most)
         yield few.reshape(-1), each
         if left:
-            yield few[:, np.arange(left) * few.shape[1] // left].reshape(-1), 1
+            yield few[:, np.arange(left) * self.most // left].reshape(-1), 1
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)
@@ -272,6 +267,14 @@ class Histogram(MinMax):
     def centers(self) -> npt.NDArray[np.float64]:
         """The middle of each bin, float64 [2 * BINS]."""
         return np.arange(0.5 - BINS, BINS, dtype=np.float64) * self.width
+
+
+@functools.lru_cache(64)
+def _places(size: int, count: int) -> npt.NDArray[np.intp]:
+    """So many of `size` places: one anywhere in each of as many equal parts, for a fixed distance may always meet the
+    same columns of an image or the same channels."""
+    edges = np.arange(count + 1) * size // count
+    return np.random.default_rng([size, count]).integers(edges[:-1], edges[1:])
 
 
 def _binned(flat: npt.NDArray[np.float32], per_width: np.float32, *, signed: bool) -> npt.NDArray[np.int64]:
