@@ -37,7 +37,7 @@ LEAST_ELEMENTS = 1 << 23
 LAYER_WORK = 4e9  # ...within so many multiply-accumulates for the moments of one layer...
 MODEL_WORK = 4e10  # ...and of all layers, the cheapest first
 FEWEST_PER_INPUT = 2  # a layer for which that leaves fewer rows is rounded to nearest
-BATCH = 1 << 20  # elements of rows that are multiplied at once
+BATCH = 1 << 17  # elements of rows that are multiplied at once
 NODE_WORK = 1e6  # what every input of a layer costs besides, in such units
 
 
