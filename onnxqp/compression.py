@@ -64,6 +64,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         inputs.some(TRIAL_FEEDS),
         affordable(feeds, BUDGET),
         recovery_kind(prune.recover, likeness),
+        likeness,
         resolve(job.measured.resolved(options.target)).channel_step,
         data.seed,
         threads,

@@ -16,7 +16,7 @@ from onnxqp.options import (
 )
 from onnxqp.prune import check_pattern
 from onnxqp.prune import plan as plan_pruning
-from onnxqp.recover import may_perforate, plan_with_samples, prune_and_recover, recovery_kind, settled
+from onnxqp.recover import places_count, plan_with_samples, prune_and_recover, recovery_kind, settled
 from onnxqp.steps import ModelLike, Progress, one_of
 from onnxqp.targets import resolve
 
@@ -49,7 +49,7 @@ def prune(
         inputs = job.inputs()
         likeness = inputs.calibration.likeness
         options, kind = settled(options, likeness), recovery_kind(options.recover, likeness)
-        tried = tried or may_perforate(job.normal, options, kind)
+        tried = tried or places_count(job.normal, options, kind, likeness)
         feeds = Feeds(inputs.calibration, job.data_options.batch_size)
         if job.write.dry_run and not tried:
             record = plan_with_samples(job.normal, feeds, options, step=step, seed=seed, threads=job.measure.threads)
@@ -62,6 +62,7 @@ def prune(
                 feeds,
                 options,
                 kind=kind,
+                likeness=likeness,
                 step=step,
                 seed=seed,
                 threads=job.measure.threads,

@@ -52,6 +52,12 @@ class Pad(Operator):
                     new[place], new[place + len(new) // 2] = changed[axis]
             set_operand(node, 1, new)
 
+    def widens(self, node: ir.Node) -> bool:
+        if len(node.inputs) < 2 or constant(node.inputs[1]) is None:
+            return False
+        amounts = _amounts(node)
+        return bool(amounts) and all(axis >= 2 and min(pads) >= 0 for axis, pads in amounts.items())
+
     def quantization(self, node: ir.Node) -> Role:
         return quantizing.pad_role(node)
 

@@ -74,6 +74,10 @@ class Operator:
         """Whether every place in space of output 0, an image, follows from that place of the inputs alone."""
         return self.pointwise
 
+    def widens(self, node: ir.Node) -> bool:
+        """Whether output 0 is image 0 with the same number of places added at its edges, however large it is."""
+        return False
+
     def window(self, node: ir.Node) -> Window | None:
         """What is read for one place of the output, where the output may be computed at every n-th place instead."""
         return None

@@ -10,21 +10,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from onnxqp.errors import VerificationError
 from onnxqp.graph import dims, unique_name
-from onnxqp.model import clone, parameters
+from onnxqp.model import clone
 from onnxqp.ops import rule_for
 from onnxqp.ops.windows import multiply_strides
 from onnxqp.options import Selection
 from onnxqp.prune.budgets import count_macs
-from onnxqp.prune.proof import prove, random_feeds
-from onnxqp.prune.pruning import runnable
 from onnxqp.report.records import Perforated, Pruning
-from onnxqp.specs import Feed
 
 Steps = tuple[int, ...]
 
@@ -66,6 +62,16 @@ class Perforation:
         for region in self.regions:
             _perforate(copy.graph, region, self.steps)
         return copy
+
+    def recorded(self, pruning: Pruning, cost: float) -> Pruning:
+        """The record with this way in it."""
+        found = [Perforated(each.means, sorted(each.windows), list(self.steps), cost) for each in self.regions]
+        return replace(pruning, perforated=found)
+
+    @property
+    def warning(self) -> str | None:
+        """Nothing: every part of an image still counts."""
+        return None
 
     def asked_of(self, model: ir.Model) -> ir.Model:
         """A copy that computes all places and averages over those only: what the other must equal."""
@@ -237,31 +243,3 @@ def perforations(model: ir.Model, selection: Selection | None = None) -> list[Pe
     found = [Perforation(tuple(each for each in regions if steps in each.steps()), steps) for steps in ways]
     limit = (1 - WORTH) * count_macs(model)
     return [each for each in found if count_macs(each.of(model)) <= limit]
-
-
-def perforated(
-    model: ir.Model, way: Perforation, feeds: Sequence[Feed], groups: Pruning, cost: float, seed: int = 0
-) -> tuple[ir.Model, Pruning]:
-    """The model with fewer places, proven on `feeds` and random inputs like them, and the record of it.
-
-    `groups` is the record of a plan that cuts no channel; `cost`: see `Perforated`. Raises VerificationError.
-    """
-    done = way.of(model)
-    proof = prove(way.asked_of(model), done, [*feeds, *runnable(model, random_feeds(feeds[:2], seed))])
-    if not proof.checked:
-        raise VerificationError(
-            f"the model with fewer places cannot be proven: {proof.skipped_reason}",
-            hint="this is worth a bug report; --exclude leaves nodes alone",
-        )
-    macs, size = count_macs(model), parameters(model)
-    record = Pruning(
-        channels_before=groups.channels_before,
-        channels_after=groups.channels_before,
-        macs_ratio=count_macs(done) / macs if macs else None,
-        params_ratio=parameters(done) / size if size else 1.0,
-        groups=groups.groups,
-        pinned=groups.pinned,
-        proof=proof,
-        perforated=[Perforated(each.means, sorted(each.windows), list(way.steps), cost) for each in way.regions],
-    )
-    return done, record

@@ -6,14 +6,14 @@ from onnxqp.recover.iterate import (
     Pruner,
     Recovered,
     Stage,
-    channel_scorer,
-    may_perforate,
+    places_count,
     plan_with_samples,
     prune_and_recover,
     recovery_kind,
     settled,
 )
 from onnxqp.recover.reconstruct import Refitted, recover_model
+from onnxqp.recover.scorers import channel_scorer
 from onnxqp.recover.unseen import kinds_of
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Stage",
     "channel_scorer",
     "kinds_of",
-    "may_perforate",
+    "places_count",
     "plan_with_samples",
     "prune_and_recover",
     "recover_model",

@@ -28,7 +28,7 @@ from onnxqp.report.records import (
     Size,
 )
 from onnxqp.report.regions import regions
-from onnxqp.report.removals import dropped_layers, perforated, sparsity
+from onnxqp.report.removals import dropped_layers, narrowed, perforated, sparsity
 from onnxqp.report.tensors import tensors
 
 _POINTS = ("top1", "top5")  # metrics in points, 0..100
@@ -263,7 +263,7 @@ def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterat
     lines = (
         [Line(f"{words}; {cut} {'would be cut' if planned else 'cut'}" if cut else words)] if _grouped(found) else []
     )
-    if (cut or found.dropped or found.perforated) and not planned:
+    if (cut or found.dropped or found.perforated or found.narrowed) and not planned:
         macs = "" if found.macs_ratio is None else f"MACs {text.percent(found.macs_ratio * 100)}, "
         lines.append(Line(f"{macs}parameters {text.percent(found.params_ratio * 100)} of the original", "quiet"))
     if found.proof is not None:
@@ -273,7 +273,9 @@ def _pruning(found: Pruning, every: bool, groups: bool, planned: bool) -> Iterat
         lines.append(
             Line(f"recovery by {recovery.kind}: {recovery.consumers} consumers adjusted, {recovery.rejected} rejected")
         )
-    yield Block("pruning", lines=(*dropped_layers(found), *perforated(found), *sparsity(found), *lines))
+    yield Block(
+        "pruning", lines=(*dropped_layers(found), *perforated(found), *narrowed(found), *sparsity(found), *lines)
+    )
     if groups and found.groups:
         rows = tuple(
             (group.id, _members(group.members), str(group.before), str(group.after), group.score_kind)

@@ -206,6 +206,17 @@ class Perforated:
 
 
 @dataclass(frozen=True)
+class Narrowed:
+    """Images that are cut at their ends, for only averages look at them as a whole."""
+
+    input: str
+    size: list[int]  # in space
+    kept: list[int]  # from the beginning of each axis
+    means: list[str]  # the nodes that average
+    cost: float  # squared error of the worst output relative to its squared signal
+
+
+@dataclass(frozen=True)
 class Pruning:
     channels_before: int  # of the prunable groups
     channels_after: int
@@ -218,6 +229,7 @@ class Pruning:
     sparsity: Sparsity | None = None
     dropped: list[DroppedLayer] | None = None
     perforated: list[Perforated] | None = None
+    narrowed: list[Narrowed] | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,14 @@ def perforated(found: Pruning) -> Iterator[Line]:
         yield Line(f"that costs {each.cost:.3g} of the outputs' squared signal", "quiet")
 
 
+def narrowed(found: Pruning) -> Iterator[Line]:
+    """Which images are cut at their ends."""
+    for each in found.narrowed or []:
+        kept, size = (" x ".join(map(str, sizes)) for sizes in (each.kept, each.size))
+        yield Line(f"looks at the first {kept} of {size} places of {each.input}, averaged by {', '.join(each.means)}")
+        yield Line(f"that costs {each.cost:.3g} of the outputs' squared signal", "quiet")
+
+
 def sparsity(found: Pruning) -> Iterator[Line]:
     """How many weights are zero."""
     facts = found.sparsity
