@@ -108,9 +108,10 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         typical=not made_up and not kinds,
         pace=Pace(job.measured, timed=options.target == "auto"),
     )
-    if prune.asked:
-        return way.once(prune), record
-    return way.run(pruning=_may_prune(job, prune, made_up)), record
+    found = way.once(prune) if prune.asked else way.run(pruning=_may_prune(job, prune, made_up))
+    for warning in found.candidate.stage.warnings:
+        run.warn(warning)
+    return found, record
 
 
 def _may_prune(job: Job, prune: PruneOptions, made_up: bool) -> bool:

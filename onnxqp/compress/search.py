@@ -107,7 +107,7 @@ class Search:
 
     def once(self, options: PruneOptions) -> Found:
         """Prune by the amount in `options`, quantize, and nothing else."""
-        stage = self._cut(Stage(self.pruner.original), options)
+        stage = self.pruner.cut(Stage(self.pruner.original), options)
         plain = Candidate(stage.model, stage, self._measured(stage, stage.model, self._ratio(stage)))
         self._judge(plain)
         refusal = self._quantized(stage)
@@ -189,19 +189,13 @@ class Search:
             return stage
         self.pace.begin()
         try:
-            return self._cut(stage, replace(options, macs_ratio=share / left))
+            return self.pruner.cut(stage, replace(options, macs_ratio=share / left))
         except UnsupportedError as err:
             self.refusal = err.message
         except VerificationError as err:
             self.refusal = err.message
             self.warn(f"nothing was pruned beyond {left:.0%} of the multiply-accumulates: {err.message}")
         return stage
-
-    def _cut(self, stage: Stage, options: PruneOptions) -> Stage:
-        found = self.pruner.cut(stage, options)
-        for warning in found.warnings:
-            self.warn(warning)
-        return found
 
     # ---- candidates
 
