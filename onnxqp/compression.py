@@ -70,6 +70,7 @@ def search(job: Job, inputs: Inputs, options: CompressOptions) -> tuple[Found, C
         threads,
         job.measured,
         run.advance("prune"),
+        doubts=False,  # what was not seen judges in the end
     )
     held = HeldBack(
         job.normal,

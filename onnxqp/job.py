@@ -15,6 +15,7 @@ from onnxqp import model as files
 from onnxqp import outputs, profile, soundness
 from onnxqp.debugging import trace, with_shapes
 from onnxqp.errors import OnnxqpError
+from onnxqp.evaluate.latency import is_slower
 from onnxqp.gather import DataLike, Feeds, Inputs, as_options, gather, spread
 from onnxqp.judge import Verdict, judge, require, require_finite
 from onnxqp.measurements import Measurements
@@ -190,6 +191,11 @@ class Job:
         except _GateMissed:
             self.run.warn("a gate was missed: nothing was written")
         verdict: Verdict = outcome["verdict"]
+        if sections.get("pruning") is not None and verdict.latency is not None and is_slower(verdict.latency):
+            self.run.warn(
+                f"the result is {verdict.latency.speedup:.2f} times as fast as the original: less arithmetic, in sizes "
+                "that kernels do not like (--latency-ratio asks for less time, --round-to for other sizes)"
+            )
         if self.measure.trace and self.measure.validate and sections.get("quantization") is not None:
             sections["tensors"] = self._traced(before or self.normal, model, inputs)
         report = self.run.report(

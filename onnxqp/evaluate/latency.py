@@ -190,6 +190,11 @@ def compare(
     )
 
 
+def is_slower(latency: Latency) -> bool:
+    """Whether the candidate takes more time than the baseline, by a percent and more than it differs from itself by."""
+    return latency.speedup_ci[1] < 1 - max(latency.noise, 0.01)
+
+
 def cautions(latency: Latency) -> list[str]:
     """Warnings for the report: a machine too restless to measure on."""
     if latency.noise <= NOISY:

@@ -104,7 +104,8 @@ class Pruner:
     """Cuts a normalised model, step by step, and gives its accuracy back on `samples` after each.
 
     Every cut is proven on `trial` before it is recovered, and recovered towards the first model. `threads`: of what
-    measures time, for `latency_ratio`; `measured` keeps or gives back the times.
+    measures time, for `latency_ratio`; `measured` keeps or gives back the times. `doubts`: what samples of few classes
+    say of two ways to save the same work is checked on others, which takes three times as long.
     """
 
     original: ir.Model
@@ -117,6 +118,7 @@ class Pruner:
     threads: int = 1
     measured: Measurements | None = None
     progress: Progress | None = None
+    doubts: bool = True
     _scored: list[Scored] = field(default_factory=list)
 
     def cut(self, stage: Stage, options: PruneOptions) -> Stage:
@@ -180,7 +182,8 @@ class Pruner:
         if choice.expected < choice.after:
             found = self._at_places(stage, options, choice)
             return found if Reference(self.original, held).noise_of(found.model) < choice.after else plain
-        kinds = kinds_of(self.original, self.samples) if choice.expected < FLATTERY * choice.after else Kinds()
+        doubtful = self.doubts and choice.expected < FLATTERY * choice.after
+        kinds = kinds_of(self.original, self.samples) if doubtful else Kinds()
         making, judging = by_kinds(self.samples, kinds) if kinds.rarity > RARE else ([], [])
         if not making:
             return plain

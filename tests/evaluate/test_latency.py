@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from onnxqp.evaluate.latency import (
     cautions,
     compare,
     distributions,
+    is_slower,
     measure,
     measure_each,
     ratio_interval,
@@ -127,6 +128,14 @@ def test_noise_tells_a_model_that_differs_from_itself():
     assert "noisy" in cautions(found)[0]
     clock, calm = fakes(1e-3, 5e-4)
     assert cautions(compare(*calm, [FEED], threads=1, batch=1, effort=QUICK, clock=clock)) == []
+
+
+@pytest.mark.parametrize(("seconds", "slower"), [(1.2e-3, True), (1e-3, False), (0.8e-3, False)])
+def test_what_is_slower_beyond_the_noise_is_called_so(seconds, slower):
+    clock, pair = fakes(1e-3, seconds)
+    found = compare(*pair, [FEED], threads=1, batch=1, effort=QUICK, clock=clock)
+    assert is_slower(found) == slower
+    assert not is_slower(replace(found, noise=0.3))
 
 
 def test_no_model_follows_itself():
