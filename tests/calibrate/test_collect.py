@@ -59,6 +59,15 @@ def test_a_smaller_budget_means_more_sessions_and_equal_results(budget, monkeypa
         assert np.array_equal(observers[name].counts, whole[name].counts)
 
 
+def test_two_threads_for_large_results_change_nothing(monkeypatch):
+    whole = run()
+    monkeypatch.setattr(loop, "AHEAD_TWICE_BYTES", -1)
+    observers = run()
+    for name in NAMES:
+        assert observers[name].range == whole[name].range
+        assert np.array_equal(observers[name].counts, whole[name].counts)
+
+
 def test_unknown_shapes_are_split_after_the_first_sample():
     observers = run(model=model(inner=None), budget=20)
     whole = run()
