@@ -89,7 +89,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """A way to compute fewer places: the noise of it, what it and the cuts that are missing yet should add up to, and
     the noise of cuts alone."""
 
@@ -195,7 +195,7 @@ class Pruner:
         noise = Reference(self.original, judging).noise_of(some._at_places(stage, options, choice).model)
         return self._at_places(stage, options, choice) if noise < choice.after else plain
 
-    def _cheapest(self, stage: Stage, options: PruneOptions, plain: Stage, judges: Sequence[Feed]) -> _Choice | None:
+    def _cheapest(self, stage: Stage, options: PruneOptions, plain: Stage, judges: Sequence[Feed]) -> Choice | None:
         """Which way promises most, before anything is made; None where each would save more than was asked for.
 
         What cutting costs grows with the square of what it saves (SqueezeNet at 85, 80 and 77 %), so most is known;
@@ -204,17 +204,17 @@ class Pruner:
         probe, whole = Reference(self.original, judges), count_macs(stage.model)
         before, after = probe.noise_of(stage.model), probe.noise_of(plain.model)
         all_over = Reference(self.original, [self.samples[n] for n in even_places(len(self.samples), WITNESSES)])
-        saved, found = 1 - count_macs(plain.model) / whole, list[_Choice]()
+        saved, found = 1 - count_macs(plain.model) / whole, list[Choice]()
         for way in ways_of(stage.model, options.selection, real=self.likeness == "data"):
             model = way.of(stage.model)
             left = count_macs(model) / whole
             if left >= (1 - NEARLY) * (options.macs_ratio or 0.0):
                 noise, missing = all_over.noise_of(model), max(1 - (1 - saved) / left, 0.0)
                 expected = noise + (after - before) * (missing / saved) ** 2
-                found.append(_Choice(way, noise - before, expected, after))
+                found.append(Choice(way, noise - before, expected, after))
         return min(found, key=lambda choice: choice.expected, default=None)
 
-    def _at_places(self, stage: Stage, options: PruneOptions, choice: _Choice) -> Stage:
+    def _at_places(self, stage: Stage, options: PruneOptions, choice: Choice) -> Stage:
         way = choice.way
         groups = plan(stage.model, replace(options, macs_ratio=None, ratio=0.0, criterion="l1")).record
         model, record = at_fewer_places(stage.model, way, self.trial, groups, choice.noise, self.seed)

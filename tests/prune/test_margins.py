@@ -15,10 +15,11 @@ from onnxqp.prune.budgets import count_macs
 from onnxqp.prune.margins import margins
 from onnxqp.prune.places import at_fewer_places, ways_of
 from onnxqp.prune.pruning import plan
-from onnxqp.recover import prune_and_recover, settled
-from onnxqp.recover.iterate import by_kinds
+from onnxqp.recover import Pruner, Stage, prune_and_recover, settled
+from onnxqp.recover.iterate import Choice, by_kinds
 from onnxqp.recover.unseen import Kinds
 from onnxqp.runtime import Session
+from onnxqp.specs import Feed
 
 SIZE = 32  # of the image; that of the last is 8
 
@@ -182,6 +183,31 @@ def test_less_of_an_image_is_looked_at_where_that_costs_least_and_the_user_is_to
     assert kept.pruning.narrowed is None
     excluded = settled(PruneOptions(macs_ratio=0.76, selection=Selection(exclude=tuple(narrowed.means))), "data")
     assert prune_and_recover(model, feeds[:2], feeds, excluded, kind="least-squares").pruning.narrowed is None
+
+
+@pytest.mark.parametrize(
+    ("doubts", "elsewhere", "narrowed"), [(True, 1.0, True), (True, 0.0, False), (False, 1.0, False)]
+)
+def test_what_samples_of_few_kinds_say_is_checked_on_others(
+    monkeypatch: pytest.MonkeyPatch, doubts: bool, elsewhere: float, narrowed: bool
+) -> None:
+    """On kinds that were seen channels seem to cost less; `elsewhere` they cost that much."""
+    model, feeds = busy(), repeated(20)
+    (way,) = (each for each in margins(model) if each.less == (0, 8))
+    asked = []
+
+    def cheapest(self: Pruner, stage: Stage, options: PruneOptions, plain: Stage, judges: list[Feed]) -> Choice:
+        asked.append((len(self.samples), len(judges)))
+        after = 0.01 if len(self.samples) == len(feeds) else elsewhere
+        return Choice(way, 0.02, 0.02, after)
+
+    kinds = Kinds(tuple(range(20)), frozenset(range(20)), 1000)
+    monkeypatch.setattr(Pruner, "_cheapest", cheapest)
+    monkeypatch.setattr("onnxqp.recover.iterate.kinds_of", lambda model, samples: kinds)
+    options = settled(PruneOptions(macs_ratio=0.76), "data")
+    found = Pruner(model, feeds[:2], feeds, "least-squares", "data", doubts=doubts).cut(Stage(model), options)
+    assert (found.pruning.narrowed is not None) == narrowed
+    assert asked == [(20, 4), (10, 10)][: 1 + doubts]
 
 
 def test_the_record_and_the_proof_of_a_way() -> None:
