@@ -29,6 +29,7 @@ JUDGES = 64  # samples on which two ways to save the same work are held against 
 WITNESSES = 128  # samples that tell what is lost at places, from all over
 NEARLY = 0.05  # of the arithmetic that is asked for: no way may leave less
 RARE = 2.0  # classes for each that samples show, above which they say little of the others
+CHECKED_WORK = 5e10  # multiply-accumulates of a pass over the samples, up to which both ways are made once more
 FLATTERY = 5.0  # times less noise than elsewhere is seen on samples of the kinds that a cut was made from
 
 
@@ -182,7 +183,8 @@ class Pruner:
         if choice.expected < choice.after:
             found = self._at_places(stage, options, choice)
             return found if Reference(self.original, held).noise_of(found.model) < choice.after else plain
-        doubtful = self.doubts and choice.expected < FLATTERY * choice.after
+        cheap = count_macs(self.original) * len(self.samples) <= CHECKED_WORK
+        doubtful = self.doubts and cheap and choice.expected < FLATTERY * choice.after
         kinds = kinds_of(self.original, self.samples) if doubtful else Kinds()
         making, judging = by_kinds(self.samples, kinds) if kinds.rarity > RARE else ([], [])
         if not making:

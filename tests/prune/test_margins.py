@@ -186,12 +186,14 @@ def test_less_of_an_image_is_looked_at_where_that_costs_least_and_the_user_is_to
 
 
 @pytest.mark.parametrize(
-    ("doubts", "elsewhere", "narrowed"), [(True, 1.0, True), (True, 0.0, False), (False, 1.0, False)]
+    ("doubts", "work", "elsewhere", "narrowed"),
+    [(True, 5e10, 1.0, True), (True, 5e10, 0.0, False), (False, 5e10, 1.0, False), (True, 1.0, 1.0, False)],
 )
 def test_what_samples_of_few_kinds_say_is_checked_on_others(
-    monkeypatch: pytest.MonkeyPatch, doubts: bool, elsewhere: float, narrowed: bool
+    monkeypatch: pytest.MonkeyPatch, doubts: bool, work: float, elsewhere: float, narrowed: bool
 ) -> None:
-    """On kinds that were seen channels seem to cost less; `elsewhere` they cost that much."""
+    """On kinds that were seen channels seem to cost less; `elsewhere` they cost that much. Much work is not done twice."""
+    monkeypatch.setattr("onnxqp.recover.iterate.CHECKED_WORK", work)
     model, feeds = busy(), repeated(20)
     (way,) = (each for each in margins(model) if each.less == (0, 8))
     asked = []
@@ -207,7 +209,7 @@ def test_what_samples_of_few_kinds_say_is_checked_on_others(
     options = settled(PruneOptions(macs_ratio=0.76), "data")
     found = Pruner(model, feeds[:2], feeds, "least-squares", "data", doubts=doubts).cut(Stage(model), options)
     assert (found.pruning.narrowed is not None) == narrowed
-    assert asked == [(20, 4), (10, 10)][: 1 + doubts]
+    assert asked == [(20, 4), (10, 10)][: 1 + (doubts and work > 1)]
 
 
 def test_the_record_and_the_proof_of_a_way() -> None:
