@@ -26,7 +26,8 @@ from onnxqp.report.records import Group, Pruning
 from onnxqp.specs import Feed, Likeness
 
 JUDGES = 64  # samples on which two ways to save the same work are held against each other
-WITNESSES = 128  # samples that tell what is lost at places, from all over
+WITNESSES = (16, 128)  # samples, at least and at most, that tell what is lost at places, from all over...
+WITNESSED_WORK = 2e10  # ...within so many multiply-accumulates
 NEARLY = 0.05  # of the arithmetic that is asked for: no way may leave less
 RARE = 2.0  # classes for each that samples show, above which they say little of the others
 CHECKED_WORK = 5e10  # multiply-accumulates of a pass over the samples, up to which both ways are made once more
@@ -189,7 +190,7 @@ class Pruner:
         making, judging = by_kinds(self.samples, kinds) if kinds.rarity > RARE else ([], [])
         if not making:
             return plain
-        judging = [judging[n] for n in even_places(len(judging), WITNESSES)]
+        judging = self._witnesses(judging)
         some = replace(self, samples=making, _scored=[])
         choice = some._cheapest(stage, options, some._channels(stage, options), judging)
         if choice is None or choice.expected >= choice.after:
@@ -205,7 +206,7 @@ class Pruner:
         """
         probe, whole = Reference(self.original, judges), count_macs(stage.model)
         before, after = probe.noise_of(stage.model), probe.noise_of(plain.model)
-        all_over = Reference(self.original, [self.samples[n] for n in even_places(len(self.samples), WITNESSES)])
+        all_over = Reference(self.original, self._witnesses(self.samples))
         saved, found = 1 - count_macs(plain.model) / whole, list[Choice]()
         for way in ways_of(stage.model, options.selection, real=self.likeness == "data"):
             model = way.of(stage.model)
@@ -215,6 +216,11 @@ class Pruner:
                 expected = noise + (after - before) * (missing / saved) ** 2
                 found.append(Choice(way, noise - before, expected, after))
         return min(found, key=lambda choice: choice.expected, default=None)
+
+    def _witnesses(self, samples: Sequence[Feed]) -> list[Feed]:
+        least, most = WITNESSES
+        count = min(max(int(WITNESSED_WORK / max(count_macs(self.original), 1)), least), most)
+        return [samples[n] for n in even_places(len(samples), count)]
 
     def _at_places(self, stage: Stage, options: PruneOptions, choice: Choice) -> Stage:
         way = choice.way

@@ -192,7 +192,7 @@ def test_less_of_an_image_is_looked_at_where_that_costs_least_and_the_user_is_to
 def test_what_samples_of_few_kinds_say_is_checked_on_others(
     monkeypatch: pytest.MonkeyPatch, doubts: bool, work: float, elsewhere: float, narrowed: bool
 ) -> None:
-    """On kinds that were seen channels seem to cost less; `elsewhere` they cost that much. Much work is not done twice."""
+    """On kinds that were seen channels seem to cost less; `elsewhere` they do not. Much work is not done twice."""
     monkeypatch.setattr("onnxqp.recover.iterate.CHECKED_WORK", work)
     model, feeds = busy(), repeated(20)
     (way,) = (each for each in margins(model) if each.less == (0, 8))
