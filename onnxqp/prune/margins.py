@@ -23,7 +23,7 @@ from onnxqp.prune.budgets import count_macs
 from onnxqp.prune.perforate import LEAST, WORTH, Steps
 from onnxqp.report.records import Narrowed, Pruning
 
-SHARE = 4  # at most one in so many places goes along an axis
+SHARES = (8, 4)  # one in so many places goes along an axis
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,11 @@ class _Followed:
 
 
 def _steps(seen: _Followed) -> list[Steps]:
-    """By whole steps of the last image, where there is one size of it."""
-    if len(seen.last) != 1 or not seen.means:
+    """By whole steps of the smallest image that is averaged, which are whole steps of the others too."""
+    if not seen.means or any(size % places for each in seen.last for size, places in zip(seen.size, each, strict=True)):
         return []
-    (last,) = seen.last
-    if any(size % places for size, places in zip(seen.size, last, strict=True)):
-        return []
-    free = [range(places // SHARE + 1 if places >= LEAST else 1) for places in last]
+    last = [min(places) for places in zip(*seen.last, strict=True)]
+    free = [sorted({0, *(places // share for share in SHARES if places >= LEAST)}) for places in last]
     steps = [size // places for size, places in zip(seen.size, last, strict=True)]
     return [
         tuple(count * step for count, step in zip(counts, steps, strict=True))

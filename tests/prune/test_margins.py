@@ -35,9 +35,11 @@ def plain(build: Build) -> str:
 
 
 def gated(build: Build) -> str:
-    x = stem(build)
+    """Squeeze and excite, twice as large as the last image, whose own average is taken over less, too."""
+    x = build.op("Relu", build.conv(build.input(1, 3, SIZE, SIZE, symbolic={0: "n"}), 3, 8, 3, strides=[2, 2]))
     gate = build.op("Sigmoid", build.conv(build.op("GlobalAveragePool", x), 8, 8))
-    return str(build.op("GlobalAveragePool", build.op("Mul", x, gate)))
+    y = build.conv(build.op("Mul", x, gate), 8, 8, 3, strides=[2, 2])
+    return str(build.op("GlobalAveragePool", build.op("Relu", y)))
 
 
 def joined(build: Build) -> str:
