@@ -18,8 +18,8 @@ from onnxqp.errors import InternalError
 from onnxqp.specs import Array
 
 BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
-COUNTED = 1 << 19  # elements of all samples that tell how the others lie, where errors are averaged (Magika: 3 dB)...
-OF_ONE_SAMPLE = (1 << 12, 1 << 15)  # ...and of one, at least and at most
+COUNTED = 1 << 21  # elements of all samples that tell how the others lie: with a quarter Magika, of 17, lost 5 dB...
+OF_ONE_SAMPLE = (1 << 12, 1 << 17)  # ...and of one, at least and at most
 _PIECE = 1 << 15  # elements that are counted at once
 LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
 
