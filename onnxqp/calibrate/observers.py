@@ -18,8 +18,10 @@ from onnxqp.errors import InternalError
 from onnxqp.specs import Array
 
 BINS = 2048  # on each side of zero; one 8-bit step then spans at least 4 bins of a range that uses one side
-COUNTED = 1 << 21  # elements of all samples that tell how the others lie: with a quarter Magika, of 17, lost 5 dB...
+COUNTED = 1 << 21  # elements of all samples, at most, that tell how the others lie...
 OF_ONE_SAMPLE = (1 << 12, 1 << 17)  # ...and of one, at least and at most
+ORDINARY = 8  # times fewer serve where they reach nearly as far as all: of every value, Magika lost 5 dB by them...
+FAR = 0.6  # ...that is so much of the way at least
 _PIECE = 1 << 15  # elements that are counted at once
 LEAST_EXPONENT = -120  # bins are never narrower, so that width and 1 / width stay normal float32 numbers
 
@@ -28,6 +30,11 @@ def counted(samples: int) -> int:
     """Elements of each of so many samples that a histogram may count for all of it."""
     least, most = OF_ONE_SAMPLE
     return min(max(COUNTED // max(samples, 1), least), most)
+
+
+def _few(most: int) -> int:
+    """Of those, what serves where they reach nearly as far as all."""
+    return max(most // ORDINARY, min(most, OF_ONE_SAMPLE[0]))
 
 
 class Observer(Protocol):
@@ -164,30 +171,30 @@ class MinMax:
         self.count += other.count
         self.invalid += other.invalid
 
-    def _extend(self, x: Array, samples: int) -> npt.NDArray[np.float32]:
-        """Update the extremes; the finite elements as a flat float32 array."""
+    def _extend(self, x: Array, samples: int) -> tuple[npt.NDArray[np.float32], Sequence[float]]:
+        """Update the extremes; the finite elements as a flat float32 array, and how far those of each part reach."""
         flat = np.asarray(x, np.float32).reshape(-1)
         if not flat.size:
-            return flat
+            return flat, []
         parts = flat.reshape(samples if x.ndim and x.shape[0] % samples == 0 else 1, -1)
-        lows, highs = parts.min(axis=1), parts.max(axis=1)  # NaN wins both
-        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
+        lows, highs = parts.min(axis=1).tolist(), parts.max(axis=1).tolist()  # lists: for most values there is one part
+        if not math.isfinite(sum(lows) + sum(highs)):  # NaN wins both
             finite = np.isfinite(parts)
             self.invalid += flat.size - int(np.count_nonzero(finite))
             some = finite.any(axis=1)
-            lows = np.where(finite, parts, np.inf).min(axis=1)[some]
-            highs = np.where(finite, parts, -np.inf).max(axis=1)[some]
+            lows = np.where(finite, parts, np.inf).min(axis=1)[some].tolist()
+            highs = np.where(finite, parts, -np.inf).max(axis=1)[some].tolist()
             flat = flat[finite.reshape(-1)]
             if not flat.size:
-                return flat
-        self.low = min(self.low, float(lows.min()))
-        self.high = max(self.high, float(highs.max()))
+                return flat, []
+        self.low = min(self.low, *lows)
+        self.high = max(self.high, *highs)
         self.count += flat.size
         for_each = samples if len(parts) < samples else 1
-        self.samples += for_each * lows.size
-        self.low_sum += for_each * float(lows.sum(dtype=np.float64))
-        self.high_sum += for_each * float(highs.sum(dtype=np.float64))
-        return flat
+        self.samples += for_each * len(lows)
+        self.low_sum += for_each * sum(lows)
+        self.high_sum += for_each * sum(highs)
+        return flat, list(map(max, highs, (-low for low in lows)))
 
 
 class Histogram(MinMax):
@@ -197,8 +204,8 @@ class Histogram(MinMax):
     When an element falls outside, the width doubles and neighbours add up: exact, since a bin never straddles an edge
     of a wider one. Zeros are counted in `zeros` alone, for quantization represents them without error.
 
-    `most`: of a sample that holds several times as many elements, about so many are counted, for the others as well;
-    the extremes are always those of all.
+    `most`: of a sample that holds several times as many elements, at most about so many are counted, for the others as
+    well, and a part of these where they reach nearly as far as all; the extremes are always those of all.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -213,33 +220,38 @@ class Histogram(MinMax):
         return 0.0 if self.exponent is None else 2.0**self.exponent
 
     def update(self, x: Array, samples: int = 1) -> None:
-        flat = self._extend(x, samples)
+        flat, reaches = self._extend(x, samples)
         if not flat.size:
             return
         self._widen(_exponent_for(max(-self.low, self.high)))
         if self.exponent is None:
             self.zeros += flat.size
             return
-        for part, each in self._parts(flat, x.shape, samples):
+        for part, each in self._parts(flat, x.shape, samples, reaches):
             zeros = int(np.count_nonzero(part == 0))
             counts = _binned(part, np.float32(2.0**-self.exponent), signed=self.low < 0)
             counts[BINS] -= zeros
-            self.counts += each * counts
+            self.counts += counts if each == 1 else each * counts
             self.zeros += each * zeros
 
     def _parts(
-        self, flat: npt.NDArray[np.float32], shape: Sequence[int], samples: int
+        self, flat: npt.NDArray[np.float32], shape: Sequence[int], samples: int, reaches: Sequence[float]
     ) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-        """Elements to count, and for how many each of them stands: the same of a sample however it is stacked."""
+        """Elements to count, and for how many each of them stands: the same of a sample however it is stacked.
+
+        What is left over at its end, fewer than one of them stands for, counts for nothing.
+        """
         size = flat.size // samples
-        if self.most is None or size < 2 * self.most or flat.size != math.prod(shape) or shape[0] % samples:
+        if self.most is None or size < 4 * _few(self.most) or flat.size != math.prod(shape) or shape[0] % samples:
             yield flat, 1
             return
-        few = flat.reshape(samples, size)[:, _places(size, self.most)]
-        each, left = divmod(size, self.most)
-        yield few.reshape(-1), each
-        if left:
-            yield few[:, np.arange(left) * self.most // left].reshape(-1), 1
+        for row, reach in zip(flat.reshape(samples, size), reaches, strict=True):
+            each = size // _few(self.most)
+            part = row[_places(size, each)]
+            if max(-part.min(), part.max()) < FAR * reach:
+                each = max(size // self.most, 1)
+                part = row[_places(size, each)] if each > 1 else row
+            yield part, each
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)
@@ -270,11 +282,11 @@ class Histogram(MinMax):
 
 
 @functools.lru_cache(64)
-def _places(size: int, count: int) -> npt.NDArray[np.intp]:
-    """So many of `size` places: one anywhere in each of as many equal parts, for a fixed distance may always meet the
-    same columns of an image or the same channels."""
-    edges = np.arange(count + 1) * size // count
-    return np.random.default_rng([size, count]).integers(edges[:-1], edges[1:])
+def _places(size: int, each: int) -> npt.NDArray[np.intp]:
+    """One of every so many of `size` places, anywhere among these: a fixed distance may always meet the same columns of
+    an image or the same channels."""
+    begins = np.arange(size // each) * each
+    return begins + np.random.default_rng([size, each]).integers(each, size=begins.size)
 
 
 def _binned(flat: npt.NDArray[np.float32], per_width: np.float32, *, signed: bool) -> npt.NDArray[np.int64]:
@@ -283,10 +295,9 @@ def _binned(flat: npt.NDArray[np.float32], per_width: np.float32, *, signed: boo
     Piece by piece, so that what is made in between stays in the processor's cache. Truncation joins the two bins beside
     zero; how many negative elements there are at all tells them apart.
     """
-    counts = np.zeros(2 * BINS, np.int64)
     size = min(flat.size, _PIECE)
     scaled, whole, bins = np.empty(size, np.float32), np.empty(size, np.int32), np.empty(size, np.intp)
-    negative = 0
+    counts, negative = np.zeros(0, np.int64), 0
     for start in range(0, flat.size, _PIECE):
         piece = flat[start : start + _PIECE]
         here = slice(0, piece.size)
@@ -294,7 +305,8 @@ def _binned(flat: npt.NDArray[np.float32], per_width: np.float32, *, signed: boo
         np.copyto(whole[here], scaled[here], casting="unsafe")
         np.add(whole[here], BINS, out=whole[here])
         np.copyto(bins[here], whole[here])
-        counts += np.bincount(bins[here], minlength=2 * BINS)
+        found = np.bincount(bins[here], minlength=2 * BINS)
+        counts = counts + found if start else found
         negative += int(np.count_nonzero(piece < 0)) if signed else 0
     if negative:
         beside = negative - int(counts[:BINS].sum())
