@@ -20,7 +20,7 @@ from onnxqp.quantize.decide import Decision, carried, decide, predicted_ns
 from onnxqp.quantize.entries import with_later_entry
 from onnxqp.quantize.outlook import LEAST_GAIN, Outlook, race
 from onnxqp.quantize.quality import Probe, decibels
-from onnxqp.quantize.returning import by_rank, sensitivities, without
+from onnxqp.quantize.returning import FEW_BLOCKS, by_rank, sensitivities, without
 
 NEARLY_DB = 3.0  # so far below what is enough nothing is worth the search
 TIE = 0.01  # among candidates this close the one with fewer integers wins
@@ -167,7 +167,7 @@ def _refined(material: Material, base: Placement, probe: Probe) -> Decision | No
     decision = base.candidate.decision
     if not decision.integer or decibels(base.noise) >= probe.enough_db - NEARLY_DB:
         return None
-    blocks = by_rank(sensitivities(material, base.costs, decision, base.noise, probe))
+    blocks = by_rank(sensitivities(material, base.costs, decision, base.noise, probe, FEW_BLOCKS))
     floating = predicted_ns(material.annotation, Decision((), {}), base.costs)
     best, worth = None, base.worth(probe)
     total = sum(block.noise for block in blocks)

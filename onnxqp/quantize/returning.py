@@ -21,9 +21,10 @@ from onnxqp.quantize.decide import Decision, predicted_ns, restricted
 from onnxqp.quantize.quality import Probe
 from onnxqp.specs import Compute
 
-BLOCKS = 8  # tried at first
-PARTS = 4  # that a block is cut into when it makes more than its share of the noise
-LARGE = 0.25  # that share
+BLOCKS = 8  # tried at first...
+FEW_BLOCKS = 4  # ...or where there is only one question: whether some are worth nothing
+PARTS = 4  # that a block is cut into when it makes much more than its share of the noise
+MUCH = 2.0  # times that share
 EXPLAINED = 0.85  # of the noise: the blocks not tried yet matter little
 
 Advance = Callable[[int, int | None], None]
@@ -38,8 +39,10 @@ class Block:
     saved_ns: float
 
 
-def sensitivities(material: Material, costs: Costs, decision: Decision, noise: float, probe: Probe) -> list[Block]:
-    """The blocks of a decision, in the order of the graph; those that make most of the noise are cut once more.
+def sensitivities(
+    material: Material, costs: Costs, decision: Decision, noise: float, probe: Probe, count: int = BLOCKS
+) -> list[Block]:
+    """So many blocks of a decision, in the order of the graph; those that make most of the noise are cut once more.
 
     `noise`: that of the decision as a whole. Once some blocks explain nearly all of it, the rest share what is left.
     Weights outside a block are left as they were: what storing them as integers costs is the same for all.
@@ -56,7 +59,7 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
         rest = predicted_ns(material.annotation, without(material, costs, decision, _names(units)), costs)
         return Block(tuple(_names(units)), noise, max(rest - whole, 0.0))
 
-    pieces = _cut(heavy, BLOCKS)
+    pieces = _cut(heavy, count)
     with contextlib.closing(probe.noises_of(map(alone, [[], *pieces]))) as noises:
         floor = next(noises)
         total, found = max(noise - floor, 0.0), 0.0
@@ -67,7 +70,7 @@ def sensitivities(material: Material, costs: Costs, decision: Decision, noise: f
                 continue
             own = max(next(noises) - floor, 0.0)
             found += own
-            if own > LARGE * total and len(units) > 1:
+            if own > MUCH / len(pieces) * total and len(units) > 1:
                 parts = _cut(units, PARTS)
                 of_parts = probe.noises_of(map(alone, parts))
                 blocks += [block(part, max(left - floor, 0.0)) for part, left in zip(parts, of_parts, strict=True)]
