@@ -26,7 +26,7 @@ Kind: TypeAlias = Literal["bias", "least-squares"]
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 _LEAST = 1e-3  # of the mean variance: damped as if it varied so much, what hardly does
 _FACTOR = 2.0  # most that an output is scaled by, up or down
-_WORTH = 1e-3  # a refit must lower the held-out error by this share
+WORTH = 1e-3  # a refit must lower the held-out error by this share
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def refit(
     whole = fit.merged(held)
     shifted = held.error(matrix, compensate(fit, matrix))
     best = Refit(matrix, bias, None, before, before)
-    if shifted < before * (1 - _WORTH):
+    if shifted < before * (1 - WORTH):
         best = Refit(matrix, compensate(whole, matrix), "bias", before, shifted)
     if fixed:
         return best
     if kind == "bias":
         scaled = rescale(fit, matrix)
         error = held.error(scaled, compensate(fit, scaled))
-        if error < best.after * (1 - _WORTH):
+        if error < best.after * (1 - WORTH):
             final = rescale(whole, matrix)
             best = Refit(final, compensate(whole, final), "bias", before, error, reweighted=True)
         return best
@@ -108,7 +108,7 @@ def refit(
         except np.linalg.LinAlgError:
             continue
         error = held.error(candidate, compensate(fit, candidate))
-        if error < best.after * (1 - _WORTH):
+        if error < best.after * (1 - WORTH):
             chosen, best = (
                 damping,
                 Refit(candidate, compensate(fit, candidate), "least-squares", before, error, None, True),
