@@ -19,11 +19,12 @@ import onnx_ir as ir
 
 from onnxqp.axes import Cut
 from onnxqp.model import clone
+from onnxqp.recover.channels import by_channels
 from onnxqp.recover.clipped import refit_clipped
 from onnxqp.recover.layers import Layer, drop_idle, find_layers
 from onnxqp.recover.least_squares import DAMPINGS, Kind, Refit, refit
 from onnxqp.recover.pairs import Pairs
-from onnxqp.recover.sampling import affordable
+from onnxqp.recover.sampling import FEW, affordable
 from onnxqp.recover.scales import refit_wide
 from onnxqp.recover.shared import Together, sharing
 from onnxqp.recover.walk import Walk
@@ -110,11 +111,14 @@ def _refit(pairs: Pairs, kind: Kind, *, fixed: bool) -> Refit | None:
     """The refit of a layer, of which a `fixed` weight stays; None for a recurrent one that samples say too little of:
     what is wrong comes back at every step (DTLN lost 2 to 3 dB)."""
     layer, free = pairs.layer, kind == "least-squares" and not fixed
+    few = free and layer.shape()[1] > FEW * pairs.samples
+    mixed = by_channels(pairs, flattened=True)[0] if few else None
     fit, held = pairs.moments(pairs.rows())
     if pairs.gates and pairs.least > 1:
         return None
+    towards = [] if mixed is None else [mixed]
     matrix, bias = layer.matrix(), layer.bias()
-    found = refit(fit, held, matrix, bias, kind=kind, least=pairs.least, fixed=fixed)
+    found = refit(fit, held, matrix, bias, kind=kind, least=pairs.least, fixed=fixed, towards=towards)
     if free and pairs.clipping is not None and pairs.kept[0]:
         begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
         rows, apart = pairs.kept

@@ -124,6 +124,20 @@ def test_twins_are_not_missed_by_a_layer_too_wide(network: object, monkeypatch: 
     assert (found.recovery.consumers, found.recovery.rejected) == (1, 0)
 
 
+def test_few_samples_tell_of_flattened_channels_what_they_do_not_of_every_pixel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    build = Build()
+    model = flattened(build)
+    for value in model.graph[0].inputs[1:]:
+        weaken(value)
+    made, feeds, unseen = planned(model), samples(build, 20), samples(build, 20, seed=2)
+    pruned = cut_model(model, made.labels, made.cut)
+    assert distance(model, recover_model(model, pruned, [made.cut], feeds).model, unseen) < 1e-4
+    monkeypatch.setattr("onnxqp.recover.reconstruct.FEW", np.inf)
+    assert distance(model, recover_model(model, pruned, [made.cut], feeds).model, unseen) > 1e-3
+
+
 def test_channels_that_say_nothing_of_each_other_are_left_as_they_are() -> None:
     """Without an activation that makes them alike, noise goes through the convolution to unrelated channels."""
     build = Build()
