@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from onnxqp.axes.family import Family, name_of
+from onnxqp.axes.family import Family, Labels, name_of
 from onnxqp.axes.labels import AxisLabels
 
 if TYPE_CHECKING:
@@ -67,6 +67,13 @@ class Cut:
         if not (rows == rows[0]).all():
             raise ValueError(f"blocks of axis {axis} of {name_of(value)!r} keep different positions")
         return np.flatnonzero(rows[0])
+
+    def labels(self, value: ir.Value | str | None, axis: int) -> Labels | None:
+        """The label of every position along an axis, before the cut, where no other axis numbers blocks of it: those
+        with one label are one channel. None for an axis that is never cut."""
+        name = name_of(value)
+        family = None if name is None else self._labels.family(name, axis)
+        return family.labels if family is not None and len(family.axes) == 1 else None
 
     def compact(self, value: ir.Value | str | None, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`array`, laid out as `value` was, without the removed slices."""

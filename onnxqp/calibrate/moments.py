@@ -90,6 +90,11 @@ class Moments:
             self.yy + other.yy,
         )
 
+    def part(self, groups: slice) -> Moments:
+        """Of some of the groups."""
+        x, y = (self.x_origin[groups], self.x[groups]), (self.y_origin[groups], self.y[groups])
+        return Moments(x[0], y[0], self.count, x[1], y[1], self.xx[groups], self.xy[groups], self.yy[groups])
+
     @property
     def x_mean(self) -> FloatArray:
         return self.x_origin + self.x / max(self.count, 1)

@@ -47,6 +47,10 @@ class Layer:
         assert array is not None
         return array
 
+    def shape(self) -> tuple[int, int, int]:
+        """Of the matrix: groups, inputs times taps, outputs."""
+        return self.contraction.sizes(self.weight().shape)
+
     def matrix(self) -> FloatArray:
         return np.asarray(self.contraction.matrix(self.weight()), np.float64)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ Kind: TypeAlias = Literal["bias", "least-squares"]
 DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 _LEAST = 1e-3  # of the mean variance: damped as if it varied so much, what hardly does
 _FACTOR = 2.0  # most that an output is scaled by, up or down
-_WORTH = 1e-3  # a refit must lower the held-out error by this share
+WORTH = 1e-3  # a refit must lower the held-out error by this share
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,11 @@ def refit(
     dampings: Sequence[float] = DAMPINGS,
     least: float = 0.0,
     fixed: bool = False,
+    towards: Sequence[FloatArray] = (),
 ) -> Refit:
     """Fit on `fit`, judge on `held`: the damping, `least` or more, is chosen there, and so is whether anything is
-    changed at all. A `fixed` weight stays as it is, whatever the `kind`.
+    changed at all. A `fixed` weight stays as it is, whatever the `kind`. `towards`: other weights that are tried, as
+    they are and to be pulled to instead of `matrix`.
 
     What wins is fitted once more on all rows. The simplest choice wins where nothing else is better.
     """
@@ -90,30 +93,30 @@ def refit(
     whole = fit.merged(held)
     shifted = held.error(matrix, compensate(fit, matrix))
     best = Refit(matrix, bias, None, before, before)
-    if shifted < before * (1 - _WORTH):
+    if shifted < before * (1 - WORTH):
         best = Refit(matrix, compensate(whole, matrix), "bias", before, shifted)
     if fixed:
         return best
     if kind == "bias":
         scaled = rescale(fit, matrix)
         error = held.error(scaled, compensate(fit, scaled))
-        if error < best.after * (1 - _WORTH):
+        if error < best.after * (1 - WORTH):
             final = rescale(whole, matrix)
             best = Refit(final, compensate(whole, final), "bias", before, error, reweighted=True)
         return best
-    chosen = None
-    for damping in dict.fromkeys(max(damping, least) for damping in dampings):
+    chosen: tuple[FloatArray, float | None] | None = None
+    tried = list(dict.fromkeys(max(damping, least) for damping in dampings))
+    for start, damping in [*product([matrix], tried), *product(towards, [None, *tried])]:
         try:
-            candidate = solve(fit, matrix, damping)
+            candidate = start if damping is None else solve(fit, start, damping)
         except np.linalg.LinAlgError:
             continue
         error = held.error(candidate, compensate(fit, candidate))
-        if error < best.after * (1 - _WORTH):
-            chosen, best = (
-                damping,
-                Refit(candidate, compensate(fit, candidate), "least-squares", before, error, None, True),
-            )
+        if error < best.after * (1 - WORTH):
+            chosen = start, damping
+            best = Refit(candidate, compensate(fit, candidate), "least-squares", before, error, damping, True)
     if chosen is None:
         return best
-    final = solve(whole, matrix, chosen)
-    return Refit(final, compensate(whole, final), "least-squares", before, best.after, chosen, True)
+    start, damping = chosen
+    final = start if damping is None else solve(whole, start, damping)
+    return Refit(final, compensate(whole, final), "least-squares", before, best.after, damping, True)

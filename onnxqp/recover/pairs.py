@@ -22,7 +22,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 ROWS = 32768  # that a layer is fitted on, where there are so many
 KEPT = 320 * 2**20  # bytes of rows that are looked at again, where a layer ends in a clipping activation
-_HELD = 5  # of fewer samples than this, every fifth row is held out
+HELD = 5  # of fewer samples than this, every fifth row is held out
 
 
 class Pairs:
@@ -37,6 +37,7 @@ class Pairs:
         self.ours = ours
         self.theirs = theirs
         self.samples = samples
+        self.seed = seed
         self.random = np.random.default_rng(seed)
         values = {str(value.name): value for node in theirs.order for value in (*node.inputs, *node.outputs) if value}
         self.others = [
@@ -63,10 +64,10 @@ class Pairs:
                 waiting = Batch(sets[0]), Batch(sets[1])
                 if (x.nbytes + 2 * y.nbytes) * self.samples > KEPT:
                     self.clipping = None
-            if self.samples >= _HELD:
+            if self.samples >= HELD:
                 self._add(waiting, held_out(number, self.samples), (x, y, added))
             else:
-                away = np.arange(x.shape[1]) % _HELD == _HELD - 1
+                away = np.arange(x.shape[1]) % HELD == HELD - 1
                 self._add(waiting, False, (x[:, ~away], y[:, ~away], added[:, ~away]))
                 self._add(waiting, True, (x[:, away], y[:, away], added[:, away]))
         for batch in waiting:

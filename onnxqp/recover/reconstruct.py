@@ -19,12 +19,13 @@ import onnx_ir as ir
 
 from onnxqp.axes import Cut
 from onnxqp.model import clone
+from onnxqp.recover.channels import by_channels
 from onnxqp.recover.clipped import refit_clipped
 from onnxqp.recover.layers import Layer, drop_idle, find_layers
-from onnxqp.recover.least_squares import DAMPINGS, Kind, refit
+from onnxqp.recover.least_squares import DAMPINGS, Kind, Refit, refit
 from onnxqp.recover.pairs import Pairs
-from onnxqp.recover.sampling import affordable
-from onnxqp.recover.scales import rescaled
+from onnxqp.recover.sampling import FEW, affordable
+from onnxqp.recover.scales import refit_wide
 from onnxqp.recover.shared import Together, sharing
 from onnxqp.recover.walk import Walk
 from onnxqp.report.records import Recovery
@@ -79,40 +80,52 @@ def recover_model(
     for done, layer in enumerate(places):
         if progress is not None:
             progress(done, len(places))
-        source, width = theirs.node(layer.node.name or ""), layer.contraction.sizes(layer.weight().shape)[1]
+        source, width = theirs.node(layer.node.name or ""), layer.shape()[1]
         if source is None:
             left.append(f"{layer.node.name} is not in the original")
             continue
         sharers = common.get(layer.node)  # where there are any, the bias is the layer's own and the weight that of all
+        pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
         if width > LARGEST:
-            rejected += not _rescale(layer, Pairs(layer, source, cuts, ours, theirs, len(samples), seed), sharers)
-            left.append(f"{layer.node.name} has {width} inputs times taps, more than {LARGEST}: scale and bias only")
+            found, said = refit_wide(pairs, mixed=kind == "least-squares", fixed=sharers is not None)
+            _write(layer, found)
+            left.append(f"{layer.node.name} has {width} inputs times taps, more than {LARGEST}: {said}")
+            fitted, rejected = fitted + (found.kind == kind), rejected + (found.kind is None)
             continue
         if kind == "least-squares" and sharers and sharers[0] is layer and together.refit(sharers):
             jointly.update(sharer.node for sharer in sharers)
-        pairs = Pairs(layer, source, cuts, ours, theirs, len(samples), seed)
-        fit, held = pairs.moments(pairs.rows())
-        if pairs.gates and pairs.least > 1:  # what is wrong comes back at every step: DTLN lost 2 to 3 dB
+        refitted = _refit(pairs, kind, fixed=sharers is not None)
+        if refitted is None:
             rejected += 1
             left.append(f"{layer.node.name} has {width} inputs, more than the samples have time steps to refit it by")
             continue
-        found = refit(fit, held, layer.matrix(), layer.bias(), kind=kind, least=pairs.least, fixed=sharers is not None)
-        if kind == "least-squares" and sharers is None and pairs.clipping is not None and pairs.kept[0]:
-            begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
-            rows, apart = pairs.kept
-            found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
-        if found.kind is not None:
-            layer.set(found.matrix if found.reweighted else None, found.bias)
-        refitted = layer.node in jointly or found.kind == kind
-        fitted += refitted
-        rejected += not refitted
+        _write(layer, refitted)
+        helped = layer.node in jointly or refitted.kind == kind
+        fitted += helped
+        rejected += not helped
     drop_idle(list(layers.values()))
     return Refitted(model, Recovery(kind, fitted, rejected, round(time.perf_counter() - begun, 3)), tuple(left))
 
 
-def _rescale(layer: Layer, pairs: Pairs, sharers: Sequence[Layer] | None) -> bool:
-    """Refit the scale and the bias of a layer that is too wide for more; False where that does not help."""
-    found = rescaled(pairs, layer.matrix(), layer.bias(), fixed=sharers is not None)
+def _refit(pairs: Pairs, kind: Kind, *, fixed: bool) -> Refit | None:
+    """The refit of a layer, of which a `fixed` weight stays; None for a recurrent one that samples say too little of:
+    what is wrong comes back at every step (DTLN lost 2 to 3 dB)."""
+    layer, free = pairs.layer, kind == "least-squares" and not fixed
+    few = free and layer.shape()[1] > FEW * pairs.samples
+    mixed = by_channels(pairs, flattened=True)[0] if few else None
+    fit, held = pairs.moments(pairs.rows())
+    if pairs.gates and pairs.least > 1:
+        return None
+    towards = [] if mixed is None else [mixed]
+    matrix, bias = layer.matrix(), layer.bias()
+    found = refit(fit, held, matrix, bias, kind=kind, least=pairs.least, fixed=fixed, towards=towards)
+    if free and pairs.clipping is not None and pairs.kept[0]:
+        begin = found if found.damping is not None else replace(found, damping=max(DAMPINGS[-1], pairs.least))
+        rows, apart = pairs.kept
+        found = refit_clipped(begin, fit.merged(held), [*rows, *apart], apart, pairs.clipping.bounds)
+    return found
+
+
+def _write(layer: Layer, found: Refit) -> None:
     if found.kind is not None:
         layer.set(found.matrix if found.reweighted else None, found.bias)
-    return found.kind is not None

@@ -16,10 +16,10 @@ Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = tuple[Array, Array]
 
 ROWS = 16384  # rows of a layer, where there are so many...
-_PER_INPUT = 16  # ...or so many for every input, whatever is more...
+PER_INPUT = 16  # ...or so many for every input, whatever is more...
 _WORK = 4e10  # ...within so many multiplications for one layer
 _TELLING = 16  # rows of one sample that say something new
-_FEW = 0.25  # inputs per such row
+FEW = 0.25  # inputs per such row, above which rows are few
 _BATCH = 1 << 22  # elements that are multiplied at once
 
 
@@ -60,8 +60,12 @@ def choose_positions(
 ) -> npt.NDArray[np.int64]:
     """Flat positions of one sample's output that become rows, a random few where there are many; `rows` in all."""
     groups, inputs, _ = layer.contraction.sizes(layer.weight().shape)
-    wanted = min(max(rows, _PER_INPUT * inputs), int(_WORK / (groups * inputs * inputs)))
-    count = max(-(-wanted // samples), 1)
+    return some(positions, samples, max(rows, PER_INPUT * inputs), groups * inputs * inputs, random)
+
+
+def some(positions: int, samples: int, rows: int, work: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Which of the positions of one sample to take for `rows` of all, each of which costs `work` multiplications."""
+    count = max(-(-min(rows, int(_WORK / work)) // samples), 1)
     if count >= positions:
         return np.arange(positions)
     return np.sort(random.choice(positions, count, replace=False))
@@ -96,4 +100,4 @@ def least_damping(layer: Layer, positions: int, samples: int) -> float:
     """
     _, inputs, _ = layer.contraction.sizes(layer.weight().shape)
     needed = inputs / max(samples * min(positions, _TELLING), 1)
-    return needed if needed > _FEW else 0.0
+    return needed if needed > FEW else 0.0

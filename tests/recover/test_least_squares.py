@@ -176,3 +176,22 @@ def test_how_an_input_is_scaled_changes_nothing():
     plain = solve(moments_of(x, y), rough, 0.3)
     scaled = solve(moments_of(x * scale, y), rough / scale[:, None], 0.3)
     np.testing.assert_allclose(scaled * scale[:, None], plain, rtol=1e-9)
+
+
+def test_a_better_weight_to_start_from_wins_where_rows_are_few() -> None:
+    """Fewer rows than inputs say too little of the weight; that another one is nearly right they say."""
+    x, right, bias = problem(5, 1, 60, 3, rows=50)
+    wrong = np.zeros_like(right)
+    sets = split(x, x @ right + bias[:, None])
+    alone, helped = refit(*sets, wrong, bias), refit(*sets, wrong, bias, towards=[right * 1.01])
+    assert helped.after < 0.01 * alone.after
+    np.testing.assert_allclose(helped.matrix, right, atol=0.05)
+
+
+def test_a_worse_weight_to_start_from_changes_nothing() -> None:
+    x, right, bias = problem(5, 1, 60, 3, rows=50)
+    noise = np.random.default_rng(6).normal(size=(1, 50, 3))
+    sets = split(x, x @ right + bias[:, None] + noise)
+    alone, offered = refit(*sets, right, bias), refit(*sets, right, bias, towards=[np.zeros_like(right)])
+    np.testing.assert_array_equal(offered.matrix, alone.matrix)
+    assert offered.after == alone.after

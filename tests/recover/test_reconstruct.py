@@ -156,7 +156,7 @@ def test_a_layer_too_wide_to_refit_is_named_scaled_and_shifted(monkeypatch: pyte
     model = build.model(build.op("Gemm", build.op("Flatten", hidden), build.weight(8 * 64, 5), build.weight(5)))
     made, feeds = planned(model, 0.5), samples(build)
     monkeypatch.setattr("onnxqp.recover.reconstruct.LARGEST", 50)
-    pruned, found = cut_and_recover(model, made, feeds)
+    pruned, found = cut_and_recover(model, made, feeds, kind="bias")
     assert found.left == (f"{model.graph[-1].name} has 256 inputs times taps, more than 50: scale and bias only",)
     before, after = (constant(graph[-1].inputs[1]) for graph in (pruned.graph, found.model.graph))
     assert before is not None
