@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from onnxqp.calibrate.collect import Progress
 from onnxqp.calibrate.ranges import Range
@@ -43,7 +44,10 @@ from onnxqp.targets import resolve
 PROBE_FEEDS = 8  # samples by which candidates are compared
 TRIED_NODES = 4000  # of a model that is tried out
 SEARCHED_UNITS = 2000  # candidates for integers: for more, every candidate takes seconds to build and to open
-TRIED_BYTES = 200 * 10**6  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory
+TRIED_BYTES = (
+    200 * 10**6
+)  # weights of a model that is tried out; above, int8 pays beyond doubt and trying costs memory;
+# and small matrices want one thread of BLAS: several wait for each other, and for those of onnxruntime
 
 
 @dataclass(frozen=True)
@@ -147,28 +151,29 @@ def quantize_model(
     few = evenly(repeatable, FEW) if few is None else few
     measured = measured or Measurements()
     model, table = checked(model), resolve(measured.resolved(options.target))
-    if _too_much(model, options):
-        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
-        made = make.whole()
-        probe = Probe(made.material.model, evenly(few, PROBE_FEEDS), measured)
-        probe.know(make.outputs(PROBE_FEEDS))
-        few_units = len(made.material.annotation.units) <= SEARCHED_UNITS
-        placement = place_by_table(made.material, make.draft.costs, probe, search=few_units)
-    else:
-        probe = Probe(model, evenly(few, PROBE_FEEDS), measured)
-        model, recurrences = with_integer_recurrences(model, table, options, probe, threads=threads)
-        make = Preparation(model, table, options, repeatable, few, statistics, typical, progress, recurrences)
-        sketch = make.sketch()
-        if recurrences is None:
+    with threadpool_limits(1 if _bytes(model) <= TRIED_BYTES else None, user_api="blas"):
+        if _too_much(model, options):
+            make = Preparation(model, table, options, repeatable, few, statistics, typical, progress)
+            made = make.whole()
+            probe = Probe(made.material.model, evenly(few, PROBE_FEEDS), measured)
             probe.know(make.outputs(PROBE_FEEDS))
-        outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
-        del sketch  # and how its weights were rounded, several times as large as they are
-        made, placement = _by_clock(make, outlook, probe, threads, hopeless=hopeless)
-    if not placement.candidate.changed:
-        raise _nothing(placement.candidate.plan)
-    return QuantizeResult(
-        placement.candidate, made.statistics, Trial(made.material, probe, placement), list(made.warnings)
-    )
+            few_units = len(made.material.annotation.units) <= SEARCHED_UNITS
+            placement = place_by_table(made.material, make.draft.costs, probe, search=few_units)
+        else:
+            probe = Probe(model, evenly(few, PROBE_FEEDS), measured)
+            model, recurrences = with_integer_recurrences(model, table, options, probe, threads=threads)
+            make = Preparation(model, table, options, repeatable, few, statistics, typical, progress, recurrences)
+            sketch = make.sketch()
+            if recurrences is None:
+                probe.know(make.outputs(PROBE_FEEDS))
+            outlook = look_ahead(sketch, make.draft.costs, probe, threads=threads)
+            del sketch  # and how its weights were rounded, several times as large as they are
+            made, placement = _by_clock(make, outlook, probe, threads, hopeless=hopeless)
+        if not placement.candidate.changed:
+            raise _nothing(placement.candidate.plan)
+        return QuantizeResult(
+            placement.candidate, made.statistics, Trial(made.material, probe, placement), list(made.warnings)
+        )
 
 
 def _by_clock(
@@ -201,9 +206,13 @@ def prepared(
 
 def _too_much(model: ir.Model, options: QuantizeOptions) -> bool:
     """Whether a table decides: for another machine, for what the user named, and for what is too large to try out."""
-    weights = sum(tensor_bytes(value) for graph in model.graphs() for value in graph.initializers.values())
     named = bool(options.selection.include or options.selection.op_types)
-    return options.target != "auto" or named or weights > TRIED_BYTES or len(model.graph) > TRIED_NODES
+    return options.target != "auto" or named or _bytes(model) > TRIED_BYTES or len(model.graph) > TRIED_NODES
+
+
+def _bytes(model: ir.Model) -> int:
+    """Of its weights."""
+    return sum(tensor_bytes(value) for graph in model.graphs() for value in graph.initializers.values())
 
 
 def _nothing(plan: QuantizationPlan) -> UnsupportedError:
