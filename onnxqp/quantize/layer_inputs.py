@@ -146,6 +146,21 @@ class LayerInputs:
         for layer in self._layers:
             layer.places = places
 
+    def adopt(self, other: LayerInputs, changed: Container[str], reweighted: Container[str]) -> dict[int, _Layer]:
+        """Take over what layers of the same name have seen of values that are not `changed`, and how weights that are not
+        `reweighted` were rounded. By the identity of a layer here, what it was there."""
+        theirs = {str(layer.node.name): layer for layer in other._layers}
+        adopted = {}
+        for layer in self._layers:
+            name, old = str(layer.node.name), theirs.get(str(layer.node.name))
+            if old is None or str(layer.data.name) in changed:
+                continue
+            layer.moments, layer.waiting, layer.seen = old.moments, old.waiting, old.seen
+            adopted[id(layer)] = old
+            if name in other._known and name not in reweighted:
+                self._known[name] = other._known[name]
+        return adopted
+
     @property
     def nodes(self) -> set[str]:
         """The names of the layers, without the open ones."""

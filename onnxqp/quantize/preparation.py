@@ -115,11 +115,17 @@ class Preparation:
 
     def _scale(self) -> None:
         """Scale the channels of the model where that gains, which makes it another one."""
-        if self._scaling is not None:
-            model, self._scales = self._scaling.applied(self._few)
-            if model is not self._model:
-                self._model, self._draft, self._survey = model, None, None
-            self._scaling = None
+        scaling, before = self._scaling, self._survey
+        if scaling is None:
+            return
+        model, self._scales = scaling.applied(self._few)
+        self._scaling = None
+        if model is not self._model:
+            self._model, self._draft, self._survey = model, None, None
+            pairs = [pair for pair in scaling.pairs if pair.first.name in self._scales]
+            readers = {node.name or "" for pair in pairs for node, _ in pair.readers}
+            if before is not None:
+                self._surveyed().adopt(before, {pair.first.name or "" for pair in pairs}, readers)
 
     def _all(self, units: Sequence[Unit] | None) -> Calibrated:
         survey = self._surveyed()

@@ -98,6 +98,19 @@ class Survey:
         found.parts = [Part(self._total, "data")]
         return found
 
+    def adopt(self, other: Survey, scaled: Collection[str], readers: Collection[str]) -> None:
+        """Go on from what another survey has seen of these samples: its model differs in the scales of the channels
+        that the nodes `scaled` make and `readers` read, powers of two, and computes the very same bits elsewhere."""
+        changed = _values_between(self.draft.model, scaled, readers)
+        for mine, theirs in ((self._histograms, other._histograms), (self._means, other._means)):
+            mine |= {name: look for name, look in theirs.items() if name in mine and name not in changed}
+        self._outputs = other._outputs
+        if self._layers is not None and other._layers is not None:
+            adopted = self._layers.adopt(other._layers, changed, {*scaled, *readers})
+            before = {id(look.observer): look.reached for look in other._rows}
+            for look in self._rows:
+                look.reached = before.get(id(adopted.get(id(look.observer))), 0)
+
     @property
     def outputs(self) -> list[dict[str, Array]]:
         """The float outputs of the model, for every second feed of a sketch, or for each of fewer than that has; none
@@ -153,6 +166,16 @@ class Survey:
         known = isinstance(feeds, Chosen) and isinstance(feeds.feeds, Selectable)  # to look would read one
         if observers and (known or not self._total or next(iter(feeds), None) is not None):
             collect(self.draft.model, feeds, observers, progress=progress)
+
+
+def _values_between(model: ir.Model, makers: Collection[str], readers: Collection[str]) -> set[str]:
+    """The names of the values that follow from what some nodes make, up to what others make of them."""
+    found: set[str] = set()
+    for node in model.graph:
+        follows = any(value is not None and value.name in found for value in node.inputs)
+        if node.name in makers or (follows and node.name not in readers):
+            found.update(str(value.name) for value in node.outputs)
+    return found
 
 
 def _histogram(look: _Look) -> Histogram:
