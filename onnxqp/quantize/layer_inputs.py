@@ -147,8 +147,8 @@ class LayerInputs:
             layer.places = places
 
     def adopt(self, other: LayerInputs, changed: Container[str], reweighted: Container[str]) -> dict[int, _Layer]:
-        """Take over what layers of the same name have seen of values that are not `changed`, and how weights were rounded
-        that are not `reweighted`. By the identity of a layer here, what it was there."""
+        """Take over what layers of the same name have seen of values that are not `changed`, and how weights that are
+        not `reweighted` were rounded. By the identity of a layer here, what it was there."""
         theirs = {str(layer.node.name): layer for layer in other._layers}
         adopted = {}
         for layer in self._layers:
