@@ -5,7 +5,7 @@ onnx_ir writes every shape that it knows and copies every weight; what is writte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy.typing as npt
@@ -50,6 +50,32 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
 def holds_map(kind: onnx.TypeProto) -> bool:
     """Whether a type is a map, or a sequence of maps, as scikit-learn's classifiers return."""
     return bool(kind.HasField("map_type") or kind.sequence_type.elem_type.HasField("map_type"))
+
+
+def keep_needed(graph: onnx.GraphProto, values: Iterable[str]) -> set[str]:
+    """Remove the nodes that these values do not follow from, which onnxruntime would run, and their weights; what is
+    still read, among other names."""
+    wanted = set(values)
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        if wanted.isdisjoint(node.output):
+            del graph.node[place]
+        else:
+            wanted.update(_read(node))
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name not in wanted:
+            del graph.initializer[place]
+    return wanted
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """The values that a node or its subgraphs read, and some that only exist within these."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _read(inner)
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:

@@ -116,6 +116,51 @@ def test_weights_in_a_file_are_not_copied_into_a_tapped_model(tmp_path: Path) ->
         np.testing.assert_array_equal(result["m"], weight[:1])
 
 
+def test_taps_alone_are_all_that_is_computed() -> None:
+    """Behind the tap a Reshape fails, which nobody asked for."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["m"]),
+        helper.make_node("Reshape", ["m", "sizes"], ["y"]),
+    ]
+    sizes = numpy_helper.from_array(np.array([7, -1], np.int64), "sizes")
+    x, y = (helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", ["n", 3]), ("y", None)))
+    graph = helper.make_graph(nodes, "g", [x], [y], [sizes])
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    feed = {"x": np.ones((1, 3), np.float32)}
+    session = Session(source, taps=["m"], alone=True)
+    assert [output.name for output in session.outputs] == ["m"]
+    assert session.run(feed)["m"].tolist() == [[-1, -1, -1]]
+    with pytest.raises(DataError):
+        Session(source, taps=["m"]).run(feed)
+
+
+def test_what_a_subgraph_reads_is_needed() -> None:
+    """And weights that lie elsewhere, but only those that something reads."""
+    large = np.ones((256, 256), np.float32)
+    inner = [helper.make_node("Add", ["outer", "w"], ["inside"])]
+    branch = helper.make_graph(inner, "b", [], [helper.make_tensor_value_info("inside", TensorProto.FLOAT, None)])
+    nodes = [
+        helper.make_node("Neg", ["x"], ["outer"]),
+        helper.make_node("If", ["flag"], ["m"], then_branch=branch, else_branch=branch),
+        helper.make_node("MatMul", ["m", "unread"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 256]),
+            helper.make_tensor_value_info("flag", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in (("w", large[0]), ("unread", large))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    feed = {"x": large[:1], "flag": np.array(True)}
+    for source in (model.SerializeToString(), files.from_proto(model)):
+        session = Session(source, taps=["m"], alone=True)
+        assert not session.run(feed)["m"].any()
+
+
 def test_large_weights_are_read_where_they_lie() -> None:
     size = 256
     array = np.full((size, size), 2, np.float32)

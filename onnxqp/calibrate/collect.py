@@ -82,7 +82,7 @@ def _observe(
 ) -> int | None:
     """One pass over the samples; how many, or None when the first one shows that `taps` exceed `limit` bytes."""
     calm = {"session.intra_op.allow_spinning": "0"}  # the cores are for whoever observes, too
-    session = Session(model, taps=taps, threads=threads, brief=True, options=calm) if taps else None
+    session = Session(model, taps=taps, alone=True, threads=threads, brief=True, options=calm) if taps else None
     count = 0
     checked = (_check(feed, place) for place, feed in enumerate(feeds))
     for feed, results in session.run_each(checked, taps) if session else ((feed, {}) for feed in checked):

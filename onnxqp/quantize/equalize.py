@@ -286,7 +286,7 @@ def _apply(pair: Pair, factors: Doubles) -> None:
 
 def _same(model: ir.Model, scaled: ir.Model, samples: Iterable[Feed]) -> bool:
     """Whether both compute the same outputs, on the samples that the factors are from."""
-    ours, theirs = Session(model, brief=True), Session(scaled, brief=True)
+    ours, theirs = (Session(each, threads=2, brief=True) for each in (model, scaled))
     for feed in first_samples(model, samples, CHECKED):
         before, after = ours.run(feed), theirs.run(feed)
         for name, output in before.items():

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnxqp.protos import proto_and_weights
+from onnxqp.protos import keep_needed, proto_and_weights
 from onnxqp.runtime.refusals import refused, run_error
 from onnxqp.specs import Feed, InputSpec
 
@@ -58,9 +58,10 @@ class Session:
     """One model, opened. Inputs and outputs are numpy arrays by name.
 
     `optimize=False` runs the graph as written. `options` are onnxruntime session configuration entries, such as
-    {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs. `brief`: for
-    a few runs that nobody times; large weights are then not rewritten into the layouts that make many runs fast, and
-    memory is shared with other such sessions.
+    {"session.disable_quant_qdq": "1"}. `taps` are values inside the graph to return beside its outputs, or with `alone`
+    instead of them: what they do not follow from is then not computed. `brief`: for a few runs that nobody times; large
+    weights are then not rewritten into the layouts that make many runs fast, and memory is shared with other such
+    sessions.
     With the `signature` of a model that is known to open, the first run opens it.
     """
 
@@ -72,12 +73,13 @@ class Session:
         optimize: bool = True,
         options: Mapping[str, str] | None = None,
         taps: Sequence[str] = (),
+        alone: bool = False,
         dump: Path | None = None,
         profile: Path | None = None,
         brief: bool = False,
         signature: Signature | None = None,
     ) -> None:
-        self._how = (source, threads, optimize, dict(options or {}), tuple(taps), dump, profile)
+        self._how = (source, threads, optimize, dict(options or {}), (tuple(taps), alone), dump, profile)
         self._brief = brief
         self._session: ort.InferenceSession | None = None
         inputs, outputs = signature or _declared(self._open())
@@ -104,7 +106,7 @@ class Session:
         if profile is not None:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(profile)
-        payload, self._weights = _payload(source, taps, settings)
+        payload, self._weights = _payload(source, *taps, settings)
         large = sum(array.nbytes for array in self._weights) > LARGE_WEIGHTS
         if self._brief and optimize and large:
             settings.graph_optimization_level = level.ORT_ENABLE_EXTENDED
@@ -184,7 +186,7 @@ def _shares_memory() -> bool:
 
 
 def _payload(
-    source: Source, taps: Sequence[str], settings: ort.SessionOptions
+    source: Source, taps: Sequence[str], alone: bool, settings: ort.SessionOptions
 ) -> tuple[str | bytes, list[npt.NDArray[Any]]]:
     """What onnxruntime opens: the path or bytes as given, or the graph alone; and the weights that it then reads where
     they lie, which must outlive the session.
@@ -203,6 +205,12 @@ def _payload(
         proto, folder = onnx.load_model(str(source), load_external_data=False), source.parent
     else:
         proto = onnx.load_model_from_string(source)
+    if alone:
+        kept = [output for output in proto.graph.output if output.name in taps]
+        del proto.graph.output[:]
+        proto.graph.output.extend(kept)
+        read = keep_needed(proto.graph, taps)
+        arrays = {name: array for name, array in arrays.items() if name in read}
     present = {output.name for output in proto.graph.output}
     for name in taps:
         if name not in present:
