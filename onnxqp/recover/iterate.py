@@ -157,7 +157,7 @@ class Pruner:
                 self._aim(stage), current, cuts, self.samples, kind=self.kind, seed=self.seed, progress=self.progress
             )
             record, current = replace(record, recovery=mended.recovery), mended.model
-            warnings += [f"not recovered: {reason}" for reason in mended.left]
+            warnings += [f"not wholly recovered: {reason}" for reason in mended.left]
         return Stage(current, cuts, (*stage.records, record), tuple(dict.fromkeys(warnings)), stage.places)
 
     def _aim(self, stage: Stage) -> ir.Model:
