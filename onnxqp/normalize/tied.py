@@ -17,17 +17,19 @@ SMALLEST = 4096  # bytes; of less a second copy weighs no more than the node in 
 
 def transposed_pairs(graph: ir.Graph) -> Iterator[tuple[ir.Value, ir.Value]]:
     """Float32 matrices of which the second is the first transposed; each initializer is in one pair at most."""
-    waiting: dict[tuple[int | None, ...], list[ir.Value]] = {}
+    waiting: dict[tuple[object, ...], list[ir.Value]] = {}  # by shape, and the corners that a transposition leaves
     for value in graph.initializers.values():
         tensor, shape = value.const_value, dims(value)
         if value.dtype != ir.DataType.FLOAT or tensor is None or shape is None or len(shape) != 2:
             continue
         if tensor.nbytes < SMALLEST or value.is_graph_output() or value.is_graph_input():
             continue
-        alike = waiting.get(shape[::-1], [])
+        array = constant(value)
+        corners = () if array is None else (float(array[0, 0]), float(array[-1, -1]))
+        alike = waiting.get((*shape[::-1], *corners), [])
         first = next((other for other in alike if _is_transposed(other, value)), None)
         if first is None:
-            waiting.setdefault(shape, []).append(value)
+            waiting.setdefault((*shape, *corners), []).append(value)
         else:
             alike.remove(first)
             yield first, value

@@ -55,6 +55,7 @@ class Material:
     means: Means
     roundings: Roundings = field(default_factory=dict)
     recurrences: Recurrences | None = None
+    _ranges: dict[tuple[str, bool, Range, int], Range] = field(default_factory=dict, init=False)
 
     def build(self, decision: Decision, *, at_rest: bool = True) -> Candidate:
         """A quantized copy of the model; the model itself stays as it is. `at_rest`: float weights shrink too."""
@@ -78,8 +79,9 @@ class Material:
             per_tensor=self.options.per_tensor,
         )
         share_integers(work, tied, inserted.copies)
-        store_halves(work)
-        share_equal(work)
+        if at_rest:  # what only runs need not be small
+            store_halves(work)
+            share_equal(work)
         remove_dead(work)
         ranges = {name: own.range for name, own in parameters.items()}
         return Candidate(work, decision, plan, ranges, inserted, stored, recurrent=recurrent)
@@ -133,10 +135,15 @@ class Material:
         return replace(plan, nodes=tuple(nodes)) if returned else plan
 
     def _range(self, name: str, histogram: Histogram, *, alone: bool) -> Range:
-        """By the method asked for; `auto` looks at what becomes of a value that shares its range with no other."""
-        if self.options.method == "auto" and alone:
-            return auto(histogram, self.responses.at_edges(name, histogram))
-        return METHODS[self.options.method](histogram)
+        """By the method asked for; `auto` looks at what becomes of a value that shares its range with no other. Kept:
+        candidates differ in few values, or in which of them share a range."""
+        key = name, alone, histogram.range, hash((histogram.mean_range, histogram.zeros, histogram.counts.tobytes()))
+        if key not in self._ranges:
+            if self.options.method == "auto" and alone:
+                self._ranges[key] = auto(histogram, self.responses.at_edges(name, histogram))
+            else:
+                self._ranges[key] = METHODS[self.options.method](histogram)
+        return self._ranges[key]
 
     @functools.cached_property
     def responses(self) -> Responses:
