@@ -63,7 +63,8 @@ def restricted(annotation: Annotation, decision: Decision, costs: Costs, returne
 
 def carried(annotation: Annotation, decision: Decision, costs: Costs) -> Decision:
     """A decision about the same model in terms of another annotation of it, which may lack some units."""
-    units = tuple(unit for unit in annotation.units if unit.node.name in decision.names)
+    names = decision.names
+    units = tuple(unit for unit in annotation.units if unit.node.name in names)
     found = Decision(units, decision.reasons)
     return found if len(units) == len(decision.integer) else restricted(annotation, found, costs, {})
 
