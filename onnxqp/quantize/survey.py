@@ -100,7 +100,12 @@ class Survey:
 
     def adopt(self, other: Survey, scaled: Collection[str], readers: Collection[str]) -> None:
         """Go on from what another survey has seen of these samples: its model differs in the scales of the channels
-        that the nodes `scaled` make and `readers` read, powers of two, and computes the very same bits elsewhere."""
+        that the nodes `scaled` make and `readers` read, powers of two, and computes the very same bits elsewhere.
+
+        Where a draft has no node of such a name any more, what it changed cannot be told, and all is seen anew.
+        """
+        if not set(scaled) <= {node.name for node in self.draft.model.graph}:
+            return
         changed = _values_between(self.draft.model, scaled, readers)
         for mine, theirs in ((self._histograms, other._histograms), (self._means, other._means)):
             mine |= {name: look for name, look in theirs.items() if name in mine and name not in changed}

@@ -7,12 +7,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 from quantize_graphs import Graph, kernels, sqnr_db
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from onnxqp.errors import DataError, ModelError, UnsupportedError
 from onnxqp.graph import constant, dims
 from onnxqp.model import clone, to_bytes
 from onnxqp.options import QuantizeOptions, Selection
-from onnxqp.quantize import plan_quantization, quantize_model
+from onnxqp.quantize import passes, plan_quantization, quantize_model
 from onnxqp.quantize.conditions import broken_condition
 from onnxqp.quantize.verify import unfused_nodes
 
@@ -309,3 +310,19 @@ def test_what_is_inserted_is_named_briefly_for_what_it_makes():
     assert [node.name for node in inserted] == [node.outputs[0].name for node in inserted]
     steps = [node for node in done.graph if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert all(node.outputs[0].name.endswith(("_q", "_dq")) for node in steps)
+
+
+def test_small_models_take_one_thread_of_blas(monkeypatch):
+    graph = Graph((1, 4, 8, 8))
+    model, seen = graph.model(graph.conv_relu(graph.name, 4, 4)), []
+    place = passes.place_by_table
+
+    def looking(*arguments, **named):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return place(*arguments, **named)
+
+    monkeypatch.setattr(passes, "place_by_table", looking)
+    with threadpool_limits(2, user_api="blas"):
+        passes.quantize_model(model, graph.samples(), QuantizeOptions(target="x64-vnni"))
+        assert set(seen) == {1}
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}

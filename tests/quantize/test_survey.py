@@ -89,6 +89,9 @@ def test_after_channels_were_scaled_only_what_changed_is_seen_anew(count):
         assert moments(adopted)[name] == pytest.approx(covariance, rel=1e-5, abs=1e-6)
     kept = {name for name, rounding in adopted.roundings().items() if rounding is known[name]}
     assert kept == set(known) - {first.name, reader.name}
+    anew = Survey(after, feeds, count)
+    anew.adopt(old, {"no node of the draft"}, {reader.name})
+    assert not anew.outputs
 
 
 def test_only_what_is_wanted_is_read():
